@@ -1,0 +1,1 @@
+"""One class-conditional law a file."""
