@@ -70,7 +70,9 @@ def legendre(values: Tensor, order: int, dim: int) -> Tensor:
     transform = polynomials(at, order).mT * weights * (degree[:, None] + 0.5)
     shaped = values.unflatten(1, (order,) * dim)
     for axis in range(dim):
-        shaped = torch.tensordot(shaped, transform.to(values), ([axis + 1], [1])).movedim(-1, axis + 1)
+        shaped = torch.tensordot(shaped, transform.to(values), ([axis + 1], [1])).movedim(
+            -1, axis + 1
+        )
     return shaped.flatten(1, dim)
 
 

@@ -1,0 +1,1 @@
+"""One problem with its exact Bayes classifier a file."""
