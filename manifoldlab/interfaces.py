@@ -20,7 +20,8 @@ Reference = Callable[["Batch"], Tensor]  # a vector field to compare with, shape
 class Batch(NamedTuple):
     x: Tensor  # (n, *shape), in the units the data came in: pixels in [0, 1]
     y: Tensor  # (n,) int64
-    index: Tensor | None = None  # (n,) int64: which samples of the data set these are
+    # (n,) int64: which samples of the data set these are; hides tuple.index
+    index: Tensor | None = None  # type: ignore[assignment]
     region: Tensor | None = None  # (n, *shape) bool: where the label's evidence is, if known
 
 

@@ -1,0 +1,1 @@
+"""One probe a file: (model, batch, geometry) -> a NamedTuple of per-sample tensors."""

@@ -1,0 +1,126 @@
+"""How far random steps along (on) and across (off) the manifold change the output.
+
+Two conventions of steps, laws A2 and A3, for noise u ~ N(0, I) and the projections P, Q:
+    gaussian_steps  sigma Pu and sigma Qu: mean squares sigma^2 |Pg|^2 and sigma^2 |Qg|^2, so
+                    omega = r^2 / (1 + r^2)
+    unit_steps      eps Pu/|Pu| and eps Qu/|Qu|: eps^2 |Pg|^2 / d and eps^2 |Qg|^2 / (D - d), so
+                    omega = r^2 (D - d) / (r^2 (D - d) + d)
+to first order in the size, r being the ratio off / on of root mean squares.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from manifoldlab import linalg
+from manifoldlab.gradients import input_gradient, margin
+from manifoldlab.interfaces import Batch, Geometry, Head, Model, Probe
+
+Change = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits moved, logits here, y -> (n,) >= 0
+
+
+class Steps(NamedTuple):
+    on: Tensor  # (m, n, *shape)
+    off: Tensor  # (m, n, *shape)
+    weight: float  # omega = r^2 weight / (r^2 weight + 1)
+    r_null: float  # r of an isotropic random gradient, as a ratio of expected squares
+
+
+def gaussian_steps(tangent: Tensor, normal: Tensor, dim: int, codim: int) -> Steps:
+    return Steps(tangent, normal, 1.0, (codim / dim) ** 0.5)
+
+
+def unit_steps(tangent: Tensor, normal: Tensor, dim: int, codim: int) -> Steps:
+    unit = lambda v: linalg.unit(v.flatten(0, 1)).reshape(v.shape)
+    return Steps(unit(tangent), unit(normal), codim / dim, 1.0)
+
+
+def head_change(head: Head) -> Change:
+    """|head(moved) - head(here)|"""
+    return lambda moved, here, y: (head(moved, y) - head(here, y)).abs()
+
+
+def softmax_change(order: float) -> Change:
+    """The norm of the change of all class probabilities, as published: order 2 or 1."""
+    return lambda moved, here, y: (moved.softmax(1) - here.softmax(1)).norm(p=order, dim=1)
+
+
+class OnOffRobustness(NamedTuple):
+    on: Tensor  # (n, sizes) root mean square change for steps along the manifold
+    off: Tensor  # (n, sizes) and across it
+    r: Tensor  # (n, sizes) off / on
+    omega_steps: Tensor  # (n, sizes) off-manifold share that r implies
+    omega: Tensor  # (n,) off-manifold share of the gradient of `head`
+    r_null: Tensor  # (n,) for an isotropic random gradient
+    omega_null: Tensor  # (n,) likewise, (D - d) / D
+
+
+def on_off_robustness(
+    model: Model,
+    batch: Batch,
+    geometry: Geometry,
+    *,
+    sizes: tuple[float, ...] = (1e-3, 1e-2, 1e-1),
+    directions: int = 8,
+    head: Head = margin,
+    change: Change | None = None,
+    steps: Callable[[Tensor, Tensor, int, int], Steps] = unit_steps,
+    seed: int = 0,
+    chunk: int = 4096,
+) -> OnOffRobustness:
+    """`change` defaults to that of `head`; `chunk` bounds the points in one forward pass."""
+    x, y = batch.x, batch.y
+    dim, ambient = geometry.dim, x[0].numel()
+    gradient = input_gradient(model, x, y, head)
+    vectors = torch.cat([_noise(x, directions, seed), gradient[None]])
+    tangent = geometry.to_tangent(x, vectors)  # at once: the tangent spaces may be dear
+    normal = vectors - tangent
+    moves = steps(tangent[:-1], normal[:-1], dim, ambient - dim)
+    squares = _mean_squares(model, batch, moves, sizes, change or head_change(head), chunk)
+    on, off = squares.sqrt().unbind(0)
+    r = off / on
+    share = r.square() * moves.weight
+    omega = linalg.squared_norm(normal[-1]) / linalg.squared_norm(gradient)
+    return OnOffRobustness(
+        on,
+        off,
+        r,
+        share / (share + 1),
+        omega,
+        torch.full_like(omega, moves.r_null),
+        torch.full_like(omega, 1 - dim / ambient),
+    )
+
+
+def _noise(x: Tensor, directions: int, seed: int) -> Tensor:
+    """Drawn on the CPU, so that every device sees the same directions."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((directions, *x.shape), generator=generator).to(x)
+
+
+@torch.no_grad()
+def _mean_squares(
+    model: Model, batch: Batch, moves: Steps, sizes: tuple[float, ...], change: Change, chunk: int
+) -> Tensor:
+    """(2, n, sizes): on and off, all sizes and directions stacked into as few forwards as fit."""
+    x, y = batch.x, batch.y
+    here = model(x)
+    vectors = torch.stack([moves.on, moves.off])  # (2, m, n, *shape)
+    kinds, count, n = vectors.shape[:3]
+    scale = x.new_tensor(sizes)
+    rows = torch.arange(len(sizes) * kinds * count * n, device=x.device)
+    changes = []
+    for part in rows.split(chunk):
+        size, vector, sample = part // (kinds * count * n), part % (kinds * count * n), part % n
+        factor = scale[size].reshape(-1, *[1] * (x.ndim - 1))
+        moved = model(x[sample] + factor * vectors.flatten(0, 2)[vector])
+        changes.append(change(moved, here[sample], y[sample]))
+    squares = torch.cat(changes).square().reshape(len(sizes), kinds, count, n)
+    return squares.mean(2).permute(1, 2, 0)
+
+
+def example(model: Model) -> Probe:
+    del model
+    return on_off_robustness
