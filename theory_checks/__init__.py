@@ -1,0 +1,1 @@
+"""One theorem a file, named as a sentence; each defines LAW."""
