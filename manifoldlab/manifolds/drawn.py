@@ -65,9 +65,12 @@ class Drawn(Manifold):
         rows, columns = self._pixels(z)
         right, down = columns - pose["x"], rows[:, None] - pose["y"]  # (n, 1, W), (n, H, 1)
         cosine, sine = pose["angle"].cos(), pose["angle"].sin()
-        along = (right * cosine + down * sine) / pose["size"]
-        across = (down * cosine - right * sine) / (SLIMNESS * pose["size"])
-        opacity = (-(along.square() + across.square()) / 2).exp()[:, None]  # (n, 1, H, W)
+        along, across = pose["size"] ** -2, (SLIMNESS * pose["size"]) ** -2
+        # |(right, down)|^2 in the ellipse's own axes, by its three coefficients: one product a pixel
+        flat = right.square() * (cosine.square() * along + sine.square() * across)
+        steep = down.square() * (sine.square() * along + cosine.square() * across)
+        tilted = (2 * cosine * sine * (along - across) * down) * right
+        opacity = (-(flat + steep + tilted) / 2).exp()[:, None]  # (n, 1, H, W)
         background, colour = self._paint(rows, columns)
         return background + opacity * (colour - background)
 
