@@ -27,7 +27,11 @@ from manifoldlab.strategies import Case, Families, blurred, drawn, is_curved
 from manifoldlab.theorem import Control, Rate, Sweep, Theorem
 from manifoldlab.verification import hold, reject
 
-SCALES = (3e-3, 6e-3, 1.2e-2)  # tau / reach; the next term is of relative order (tau / scale of p)^2
+SCALES = (
+    3e-3,
+    6e-3,
+    1.2e-2,
+)  # tau / reach; the next term is of relative order (tau / scale of p)^2
 Points = Callable[[Case], Tensor]
 
 

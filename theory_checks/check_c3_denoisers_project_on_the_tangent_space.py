@@ -26,7 +26,11 @@ from manifoldlab.strategies import Case, Families, blurred, is_curved
 from manifoldlab.theorem import Control, Rate, Sweep, Theorem
 from manifoldlab.verification import hold, reject
 
-SCALES = (3e-3, 6e-3, 1.2e-2)  # tau / reach; the next term is of relative order (tau / scale of p)^2
+SCALES = (
+    3e-3,
+    6e-3,
+    1.2e-2,
+)  # tau / reach; the next term is of relative order (tau / scale of p)^2
 OFFSET = 0.3  # of the control, in units of the reach
 DIRECTIONS = 6  # the Jacobian is probed along so many: all of them where D is as small
 

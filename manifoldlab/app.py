@@ -1,0 +1,175 @@
+"""The `manifoldlab` command. Torch is imported only when a command needs it."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import manifoldlab
+from manifoldlab import catalog, records
+
+if TYPE_CHECKING:
+    from manifoldlab import options
+
+Rows = list[dict[str, Any]]  # of laws.json
+INTERRUPTED = 130  # as shells report SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits 0 if all went well, 1 if a law is refuted, 2 after wrong use, in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no such letter
+    try:
+        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    except KeyboardInterrupt as stop:
+        _complain(str(stop) or "interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name not in records.PACKAGES:
+            raise
+        _complain(f"this command needs {error.name}: python -m pip install {error.name}")
+    except (ValueError, OSError) as error:
+        _complain(" ".join(str(error).split()))
+    sys.exit(2)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed lies between 0 and 2**32 - 1, not at {seed}")
+
+
+def _complain(line: str) -> None:
+    print(f"manifoldlab: {line}", file=sys.stderr)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments in (["--version"], ["-V"]):
+        print(f"manifoldlab {manifoldlab.__version__}")
+        return 0
+    from manifoldlab import options
+
+    command = options.parse(arguments)
+    match command:
+        case options.Verify():
+            return verify(command)
+        case options.List():
+            return list_members(command.kind)
+        case options.Probe():
+            return probe(command)
+
+
+def verify(command: "options.Verify") -> int:
+    from manifoldlab import listing
+
+    _check_seed(command.seed)
+    if command.jobs < 0:
+        raise ValueError(f"--jobs counts processes, 0 for one a core, not {command.jobs}")
+    known = listing.laws()
+    for law in command.laws:
+        if law not in known:
+            raise ValueError(catalog.unknown("law", law, list(known)))
+    records.check_writable(command.out)
+    try:
+        rows = _verified(command)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted, nothing was written to {command.out}") from None
+    environment = records.environment(rows[0]["device"])
+    records.write_json(command.out / "laws.json", rows)
+    records.write_json(command.out / "environment.json", environment)
+    bad = [row for row in rows if not _is_good(row)]
+    _print_verdicts(command, rows, bad)
+    _write_page(command.out, rows, environment)
+    if not command.quiet:
+        print(f"Report: {command.out / 'report.html'}")
+        if command.profile == "quick":
+            again = " ".join(["manifoldlab verify", *command.laws, "--profile full"])
+            print(f"More cases: {again}")
+    return 1 if bad else 0
+
+
+def _is_good(row: dict[str, Any]) -> bool:
+    return (row["verdict"], row["control"]["verdict"]) == ("verified", "rejected")
+
+
+def _verified(command: "options.Verify") -> Rows:
+    from manifoldlab import arguments, verification
+    from manifoldlab.report import terminal
+
+    device = arguments.device(command.device)
+    known = verification.laws()
+    chosen = [known[law] for law in dict.fromkeys(command.laws or known)]
+    options: dict[str, Any] = {"profile": command.profile, "seed": command.seed, "device": device}
+    jobs = command.jobs or (_cores() if device == "cpu" else 1)
+    rows = []
+    with terminal.progress(len(chosen), quiet=command.quiet) as reporter:
+        if min(jobs, len(chosen)) > 1:
+            for row in verification.check_laws(chosen, jobs=jobs, **options):
+                reporter.end(row)
+                rows.append(row)
+        else:
+            for law in chosen:
+                reporter.begin(law.id, verification.steps(law))
+                rows.append(verification.check_law(law, advance=reporter.advance, **options))
+                reporter.end(rows[-1])
+    order = [law.id for law in chosen]
+    return sorted(rows, key=lambda row: order.index(row["id"]))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _print_verdicts(command: "options.Verify", rows: Rows, bad: Rows) -> None:
+    from manifoldlab.report import terminal
+
+    if bad or not command.quiet:
+        terminal.console().print(terminal.verdicts(bad if command.quiet else rows))
+    for failure in terminal.failures(bad):
+        print(f"{failure}\n")
+
+
+def _write_page(folder: Path, rows: Rows, environment: dict[str, Any]) -> None:
+    report = folder / "report.html"
+    report.unlink(missing_ok=True)  # no page of another run beside these numbers
+    from manifoldlab.report import page
+
+    try:
+        records.write_text(report, page.render(rows, environment))
+    except KeyboardInterrupt:
+        what = f"interrupted: laws.json and environment.json are in {folder}, report.html is not"
+        raise KeyboardInterrupt(what) from None
+
+
+def list_members(kind: str) -> int:
+    from manifoldlab import listing
+
+    lines = listing.members(kind) if kind else listing.kinds()
+    width = max(map(len, lines), default=0)
+    print("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in lines.items()))
+    return 0
+
+
+def probe(command: "options.Probe") -> int:
+    _check_seed(command.seed)
+    if command.samples < 1 or command.batch < 1:
+        given = f"--samples {command.samples} --batch {command.batch}"
+        raise ValueError(f"a probe needs samples, at least one at a time, not {given}")
+    if command.out is not None:
+        records.check_file(command.out)
+    if command.probe not in catalog.names("probes"):
+        raise ValueError(catalog.unknown("probe", command.probe, catalog.names("probes")))
+    from manifoldlab import probing
+
+    result = probing.run(command)
+    if command.out is not None:
+        records.write_json(command.out, result.record())
+    if not command.quiet:
+        result.show()
+    return 0
