@@ -12,7 +12,7 @@ the chart and of log p_y: they share `embed` and `log_joint` and nothing else.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from math import isinf, pi, sqrt
 from typing import Any, final
 
@@ -49,7 +49,8 @@ def leakage(case: Case, turning: float = 1.0, points: Points = feet) -> Sweep:
     """Normal part of grad(l_0 - l_1) at points of M; `turning` weighs the derivative of H."""
     manifold, z = case.problem.manifold, points(case)
     x = manifold.embed(z)
-    leading = _leading(case, z, turning)
+    bending, turn = _parts(case, points)
+    leading = bending + turning * turn
     noises = torch.tensor(SCALES, dtype=torch.float64).to(x) * min(manifold.reach, 1.0)
     left = []
     for noise in noises.tolist():
@@ -69,27 +70,24 @@ def log_density(case: Case, label: int) -> Callable[[Tensor], Tensor]:
     return lambda z: densities.log_joint(z)[:, label] - manifold.log_volume(z)
 
 
-def _leading(case: Case, z: Tensor, turning: float) -> Tensor:
-    """W_0 - W_1, (n, D)"""
-    return _divergence(case, z, 0, turning) - _divergence(case, z, 1, turning)
-
-
-def _divergence(case: Case, z: Tensor, label: int, turning: float) -> Tensor:
-    """W_label, (n, D)"""
-    embed, f = _embed(case.problem.manifold), log_density(case, label)
-    slope = calculus.gradient(embed, f, z)
-    inner = (calculus.frame(embed, z).basis.mT @ slope[:, :, None]).squeeze(2)
-    form = calculus.hessian(embed, f, z) + inner[:, :, None] * inner[:, None]
-    bending = torch.einsum("nDij,nij->nD", calculus.second_fundamental_form(embed, z), form)
-    return bending + turning * calculus.mean_curvature_derivative(embed, z, slope)
+@lru_cache(maxsize=4)
+def _parts(case: Case, points: Points) -> tuple[Tensor, Tensor]:
+    """W_0 - W_1 without the derivative of H, and that derivative along grad log(p_0 / p_1)."""
+    embed, z = _embed(case.problem.manifold), points(case)
+    basis = calculus.frame(embed, z).basis
+    slopes, forms = [], []
+    for f in (log_density(case, 0), log_density(case, 1)):
+        slopes.append(calculus.gradient(embed, f, z))
+        inner = (basis.mT @ slopes[-1][:, :, None]).squeeze(2)
+        forms.append(calculus.hessian(embed, f, z) + inner[:, :, None] * inner[:, None])
+    second = calculus.second_fundamental_form(embed, z)
+    bending = torch.einsum("nDij,nij->nD", second, forms[0] - forms[1])
+    return bending, calculus.mean_curvature_derivative(embed, z, slopes[0] - slopes[1])
 
 
 def turning_gap(case: Case) -> Tensor:
     """(1/2) D_{grad log(p_0 / p_1)} H: what is missing, in units of tau^2."""
-    embed, z = _embed(case.problem.manifold), case.feet
-    ratio = lambda z: log_density(case, 0)(z) - log_density(case, 1)(z)
-    slope = calculus.gradient(embed, ratio, z)
-    return calculus.mean_curvature_derivative(embed, z, slope)[None] / 2
+    return _parts(case, feet)[1][None] / 2
 
 
 @final
@@ -152,8 +150,8 @@ def is_arc(manifold: Manifold) -> bool:
 
 def turns(case: Case) -> bool:
     """Whether the derivative of H matters in this case: a tenth of the law or more."""
-    whole = _leading(case, case.feet, turning=1.0)
-    return bool(2 * turning_gap(case).norm() > 0.1 * whole.norm())
+    bending, turn = _parts(case, feet)
+    return bool(turn.norm() > 0.1 * (bending + turn).norm())
 
 
 @cache
