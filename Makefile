@@ -2,7 +2,7 @@
 
 PYTHON  ?= python3
 PROFILE ?= quick
-WORKERS ?= 0
+WORKERS ?= 2
 OMP_NUM_THREADS ?= 1
 export OMP_NUM_THREADS
 
