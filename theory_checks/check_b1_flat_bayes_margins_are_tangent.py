@@ -51,14 +51,16 @@ def unequal_gap(case: Case) -> Tensor:
     """-(1/tau_a^2 - 1/tau_b^2) Qx"""
     x, y = case.batch.x, case.batch.y
     precision = torch.tensor(case.problem.normal_noise, dtype=torch.float64).to(x) ** -2
-    offset = x - case.problem.manifold.nearest(x)
+    offset: Tensor = x - case.problem.manifold.nearest(x)
     return (precision[runner_up(case)] - precision[y])[:, None] * offset
 
 
 def correlated_gap(case: Case) -> Tensor:
     """From the law of Qx given Px and the class."""
     x, y = case.batch.x, case.batch.y
-    return case.problem.normal_gradient(x, y) - case.problem.normal_gradient(x, runner_up(case))
+    gradient = case.problem.normal_gradient
+    gap: Tensor = gradient(x, y) - gradient(x, runner_up(case))
+    return gap
 
 
 LAW = Theorem(

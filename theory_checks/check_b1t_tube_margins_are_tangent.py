@@ -29,7 +29,8 @@ def logit_normal_gradient(case: Case) -> Tensor:
     eye = torch.eye(manifold.dim).to(x)
     inverse = torch.linalg.inv(eye - manifold.shape_operator(x, offset))
     bending = torch.einsum("nij,nij...->n...", inverse, manifold.second_fundamental_form(x))
-    return bending - offset / case.problem.noise**2
+    gradient: Tensor = bending - offset / case.problem.noise**2
+    return gradient
 
 
 def unequal(case: Case) -> Case:
@@ -45,7 +46,8 @@ def unequal_gap(case: Case) -> Tensor:
     x, y = case.batch.x, case.batch.y
     precision = torch.tensor(case.problem.noise, dtype=torch.float64).to(x) ** -2
     factor = precision[runner_up(case)] - precision[y]
-    return factor.reshape(-1, *[1] * (x.ndim - 1)) * (x - case.problem.manifold.nearest(x))
+    offset: Tensor = x - case.problem.manifold.nearest(x)
+    return factor.reshape(-1, *[1] * (x.ndim - 1)) * offset
 
 
 LAW = Theorem(
@@ -55,6 +57,7 @@ LAW = Theorem(
     r" nearest point of $x$, however curved $M$ is.",
     claim=Identity(),
     cases=tubes,
+    effort=0.5,
     measure=normal_gradient,
     controls=(
         Control("a single logit", partial(normal_gradient, head=logit), logit_normal_gradient),

@@ -39,7 +39,8 @@ def signals(by: tuple[str, ...] = ()) -> Families:
 def distractor_gap(case: Case) -> Tensor:
     x, y = case.batch.x, case.batch.y
     gradient = case.problem.distractor_gradient
-    return gradient(x, y) - gradient(x, runner_up(case))
+    gap: Tensor = gradient(x, y) - gradient(x, runner_up(case))
+    return gap
 
 
 LAW = Theorem(

@@ -58,7 +58,8 @@ def missing(case: Case) -> Tensor:
 
 
 def _unit(case: Case) -> float:
-    return min(*(part.manifold.reach for part in case.problem.parts[:2]), 1.0)
+    unit: float = min(*(part.manifold.reach for part in case.problem.parts[:2]), 1.0)
+    return unit
 
 
 def is_placed(manifold: Manifold) -> bool:

@@ -57,15 +57,16 @@ def _directions(case: Case) -> Tensor:
     basis = calculus.frame(_embed(case), case.feet).basis
     n, ambient, dim = basis.shape
     more = case.normal(n, ambient, max(0, min(ambient, DIRECTIONS) - dim))
-    return torch.linalg.qr(torch.cat([basis, more], 2)).Q
+    columns: Tensor = torch.linalg.qr(torch.cat([basis, more], 2)).Q
+    return columns
 
 
 def _unit_normal(case: Case) -> Tensor:
     """Normal to M, shaped like a point."""
     here = calculus.frame(_embed(case), case.feet)
     normal = here.normal(case.normal(len(case.feet), here.basis.shape[1], stream=2))
-    shape = case.problem.manifold.shape
-    return (normal / normal.norm(dim=1, keepdim=True)).reshape(-1, *shape)
+    unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
+    return unit.reshape(-1, *case.problem.manifold.shape)
 
 
 def _transposed_product(problem: Quadrature, x: Tensor, directions: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ def _second_order(case: Case, directions: Tensor) -> Tensor:
 
 
 def _offset(case: Case) -> float:
-    return OFFSET * min(case.problem.manifold.reach, 1.0)
+    reach: float = case.problem.manifold.reach
+    return OFFSET * min(reach, 1.0)
 
 
 def off_the_manifold(case: Case) -> Sweep:
@@ -122,8 +124,8 @@ def off_gap(case: Case) -> Tensor:
     second = calculus.second_fundamental_form(_embed(case), z)
     shape = torch.einsum("nDij,nD->nij", second, normal)
     eye = torch.eye(manifold.dim).to(shape)
-    stretched = basis @ torch.linalg.solve(eye - shape, basis.mT @ directions)
-    sweep_unit = (SCALES[0] * min(manifold.reach, 1.0)) ** 2
+    stretched: Tensor = basis @ torch.linalg.solve(eye - shape, basis.mT @ directions)
+    sweep_unit: float = (SCALES[0] * min(manifold.reach, 1.0)) ** 2
     leading = _second_order(case, directions)
     return ((stretched - _projected(case, directions)) / sweep_unit - leading)[None]
 

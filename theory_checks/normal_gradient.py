@@ -20,5 +20,5 @@ def normal_gradient(case: Case, head: Head = margin) -> Sides:
 
 def runner_up(case: Case) -> Tensor:
     """The class that the margin of the label is taken to, (n,)."""
-    logits = case.model(case.batch.x)
+    logits: Tensor = case.model(case.batch.x)
     return logits.scatter(1, case.batch.y[:, None], -torch.inf).argmax(1)
