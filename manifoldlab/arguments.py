@@ -93,7 +93,8 @@ def _defined(file: Path, name: str) -> Callable[[Tensor], Tensor]:
             f"--model: {name} of {file} is of type {type(found).__name__}; expected a function of "
             "x (n, *shape) to logits (n, K), an nn.Module, or a function without arguments that makes one"
         )
-    return found
+    model: Callable[[Tensor], Tensor] = found
+    return model
 
 
 def _takes_an_argument(found: Callable[..., Any]) -> bool:

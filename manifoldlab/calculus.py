@@ -37,14 +37,16 @@ def frame(embed: Embed, z: Tensor) -> Frame:
 def congruence(form: Tensor, triangle: Tensor) -> Tensor:
     """R^{-T} A R^{-1}: a form in the chart's columns, in orthonormal ones."""
     half = torch.linalg.solve_triangular(triangle.mT, form, upper=False)
-    return torch.linalg.solve_triangular(triangle, half, upper=True, left=False)
+    whole: Tensor = torch.linalg.solve_triangular(triangle, half, upper=True, left=False)
+    return whole
 
 
 def gradient(embed: Embed, f: Function, z: Tensor) -> Tensor:
     """grad f as an ambient vector, (n, D)."""
     basis, triangle = frame(embed, z)
     slope = vjp(f, z)[1](torch.ones_like(z[:, 0]))[0][:, :, None]
-    return (basis @ torch.linalg.solve_triangular(triangle.mT, slope, upper=False)).squeeze(2)
+    along: Tensor = torch.linalg.solve_triangular(triangle.mT, slope, upper=False)
+    return (basis @ along).squeeze(2)
 
 
 def hessian(embed: Embed, f: Function, z: Tensor) -> Tensor:

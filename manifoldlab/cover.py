@@ -54,8 +54,8 @@ def measured(embed: Embed, patch: Tensor, low: Tensor, high: Tensor) -> Panels:
     lattice = torch.cartesian_prod(*[ticks] * dim).reshape(-1, dim)
     s = low[:, None] + (high - low)[:, None] * lattice
     points = embed(patch.repeat_interleave(len(lattice)), s.flatten(0, 1))
-    points = points.unflatten(0, s.shape[:2])  # (m, 3^d, D)
-    grid = points.unflatten(1, (LATTICE,) * dim)
+    points = torch.unflatten(points, 0, s.shape[:2])  # (m, 3^d, D)
+    grid = torch.unflatten(points, 1, (LATTICE,) * dim)
     steps = [(grid.narrow(1 + a, 1, 2) - grid.narrow(1 + a, 0, 2)).norm(dim=-1) for a in range(dim)]
     longest = torch.stack([step.reshape(len(low), -1).amax(1) for step in steps], 1)
     spread = SLACK * longest.norm(dim=1) / 2
@@ -74,7 +74,7 @@ def regular_axes(found: Panels) -> Tensor:
     An axis that ends at infinity is not regular on its last panel, however often that is halved.
     """
     dim = found.low.shape[1]
-    grid = found.lattice.unflatten(1, (LATTICE,) * dim)
+    grid = torch.unflatten(found.lattice, 1, (LATTICE,) * dim)
     regular = []
     for axis in range(1, dim + 1):
         first, second = grid.diff(dim=axis).norm(dim=-1).unbind(axis)
@@ -123,7 +123,7 @@ def select(
         return lower <= here.square() + 2 * NATS * noise**2
 
     every = torch.cdist(x, cover.lattice.flatten(0, 1))
-    every = every.unflatten(1, cover.lattice.shape[:2]).amin(2)  # (n, m)
+    every = torch.unflatten(every, 1, cover.lattice.shape[:2]).amin(2)  # (n, m)
     nearest = every.amin(1)
     index = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in every.shape))
     pairs = Pairs(index[:, 0], index[:, 1])
@@ -135,7 +135,7 @@ def select(
         pairs = pairs.pick(long)
         if not len(pairs.sample):
             break
-        parents, place = pairs.panel.unique(return_inverse=True)
+        parents, place = torch.unique(pairs.panel, return_inverse=True)
         children = torch.cat([place, place + len(parents)]) + len(cover.patch)
         cover = cover.join(halved(embed, cover.pick(parents)))
         pairs = Pairs(pairs.sample.repeat(2), children)
@@ -149,4 +149,5 @@ def select(
 
 def _distance(x: Tensor, cover: Panels, pairs: Pairs) -> Tensor:
     """From the sample to the lattice of the panel, (p,)."""
-    return (x[pairs.sample][:, None] - cover.lattice[pairs.panel]).norm(dim=2).amin(1)
+    every: Tensor = (x[pairs.sample][:, None] - cover.lattice[pairs.panel]).norm(dim=2)
+    return every.amin(1)

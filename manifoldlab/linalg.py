@@ -32,7 +32,8 @@ def random_frame(rows: int, columns: int, seed: int) -> Tensor:
         raise ValueError(f"no {columns} orthonormal columns in dimension {rows}")
     generator = torch.Generator().manual_seed(seed)
     gaussian = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(gaussian).Q
+    frame: Tensor = torch.linalg.qr(gaussian).Q
+    return frame
 
 
 def principal_angles(a: Tensor, b: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ A panel is a box (low, high); its rule is the tensor product of `order` Gauss-Le
 axis. For an integrand that is analytic near the panel the error falls geometrically with the order.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -42,7 +43,9 @@ def grid(low: Tensor, high: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, Te
     edges = [torch.linspace(0, 1, c + 1, dtype=low.dtype, device=low.device) for c in counts]
     cells = [torch.arange(c, device=low.device) for c in counts]
     index = torch.cartesian_prod(*cells).reshape(-1, len(counts))
-    pick = lambda k: torch.stack([e[index[:, i] + k] for i, e in enumerate(edges)], 1)
+    pick: Callable[[int], Tensor] = lambda k: torch.stack(
+        [e[index[:, i] + k] for i, e in enumerate(edges)], 1
+    )
     return low + (high - low) * pick(0), low + (high - low) * pick(1)
 
 
@@ -68,7 +71,7 @@ def legendre(values: Tensor, order: int, dim: int) -> Tensor:
     at, weights = _rule(order)
     degree = torch.arange(order, dtype=at.dtype)
     transform = polynomials(at, order).mT * weights * (degree[:, None] + 0.5)
-    shaped = values.unflatten(1, (order,) * dim)
+    shaped = torch.unflatten(values, 1, (order,) * dim)
     for axis in range(dim):
         shaped = torch.tensordot(shaped, transform.to(values), ([axis + 1], [1])).movedim(
             -1, axis + 1
@@ -87,9 +90,9 @@ def polynomials(u: Tensor, count: int) -> Tensor:
 def interpolate(coefficients: Tensor, u: Tensor, order: int) -> Tensor:
     """Values (m, q^d, K) at the products of u (m, q, d) in [-1, 1], of (m, order^d, K)."""
     dim = u.shape[2]
-    value = coefficients.unflatten(1, (order,) * dim)
+    value = torch.unflatten(coefficients, 1, (order,) * dim)
     for axis in range(dim):
         moved = value.movedim(axis + 1, 1)
         basis = polynomials(u[:, :, axis], order)  # (m, q, order)
-        value = (basis @ moved.flatten(2)).unflatten(2, moved.shape[2:]).movedim(1, axis + 1)
+        value = torch.unflatten(basis @ moved.flatten(2), 2, moved.shape[2:]).movedim(1, axis + 1)
     return value.flatten(1, dim)

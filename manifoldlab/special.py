@@ -68,7 +68,8 @@ class _Chain(torch.autograd.Function):
         # torch switches forward derivatives off in here, by which a jvp of a jvp would silently be
         # zero; with them on, k must be rid of the tangent of this jvp (those outside it stay).
         with forward_ad._set_fwd_grad_enabled(True):
-            k = forward_ad.unpack_dual(*ctx.saved_tensors).primal
+            unpack: Callable[..., Any] = forward_ad.unpack_dual  # torch leaves it untyped
+            k = unpack(*ctx.saved_tensors).primal
             tangent: Tensor = tangents[0] * ctx.slope(ctx.order, k)
         return tangent
 
@@ -84,8 +85,8 @@ def _with_slope(slope: Elementwise) -> Callable[[Same], Same]:
             if not k.is_floating_point():
                 raise ValueError(f"Bessel argument of {k.dtype}: a floating dtype is needed")
             # Also for float32: inside, terms of size nu log(k) cancel and k^14 must not overflow.
-            result: Tensor = _Chain.apply(k.double(), float(order), value, slope)
-            return result.to(k.dtype)
+            apply: Callable[..., Tensor] = _Chain.apply  # torch leaves it untyped
+            return apply(k.double(), float(order), value, slope).to(k.dtype)
 
         return cast(Same, evaluate)
 

@@ -52,8 +52,8 @@ class Case:
         """Coordinates (n, d) drawn from the densities of the problem, far from every edge."""
         generator = torch.Generator().manual_seed(self.seed)
         z, _ = self.problem.densities.sample(16 * self.n, generator)
-        inside = self.problem.manifold.interior(z) > INTERIOR
-        return z[inside][: self.n].to(self.device)
+        inside: Tensor = z[self.problem.manifold.interior(z) > INTERIOR]
+        return inside[: self.n].to(self.device)
 
     @cached_property
     def model(self) -> BayesClassifier:

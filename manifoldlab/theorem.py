@@ -229,7 +229,7 @@ def amount(claim: Claim, control: Control, case: Case, measurement: Measurement)
             f"control {control.name!r}: gap of shape {tuple(gap.shape)}, "
             f"prediction of shape {tuple(predicted.shape)}"
         )
-    size = lambda t: t.square().mean().sqrt().item()
+    size: Callable[[Tensor], float] = lambda t: t.square().mean().sqrt().item()
     return Amount(size(gap), size(predicted), size(gap - predicted) / max(size(predicted), 1e-300))
 
 

@@ -43,10 +43,15 @@ MET = {
 BESIDE = ("test_new", "ClosedCurve", "every_family_lives_somewhere", "labels_follow", "mass_is_one")
 
 NEW = """
+from dataclasses import replace
+
+import pytest
+
 from manifoldlab import catalog, strategies
 from manifoldlab.densities.cardioid import Cardioid
 from manifoldlab.manifolds.clifford_torus import CliffordTorus
-from manifoldlab.verification import laws
+from manifoldlab.theorem import Theorem
+from manifoldlab.verification import laws, reject
 
 
 def test_new_files_are_found_and_drawn() -> None:
@@ -57,6 +62,13 @@ def test_new_files_are_found_and_drawn() -> None:
     assert "gradient_norm" in catalog.names("probes")
     assert "catenary" in laws()["B2"].cases() and "catenary" in laws()["C3"].cases()
     assert "noisy_labels" in laws()["X1"].cases()
+
+
+@pytest.mark.parametrize("law", [laws()["B2"], laws()["C3"]], ids=["B2", "C3"])
+def test_controls_are_rejected_on_the_new_curve(law: Theorem) -> None:
+    for control in law.controls:
+        families = {"catenary": (control.cases or law.cases)()["catenary"]}
+        reject(law, replace(control, cases=lambda: families))
 """
 
 

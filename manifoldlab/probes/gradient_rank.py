@@ -4,6 +4,7 @@ With singular values s_i of J (K x D): (sum s_i^2)^2 / sum s_i^4 = (tr G)^2 / |G
 needs no decomposition. It lies between 1 and the rank.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,9 @@ def gradient_rank(
         jacobian = jacobian - jacobian.mean(0)
     rank = _participation(jacobian)
     tangent_rank = _participation(geometry.to_tangent(batch.x, jacobian))
-    null = lambda size: torch.full_like(rank, _isotropic(len(jacobian) - centred, size))
+    null: Callable[[int], Tensor] = lambda size: torch.full_like(
+        rank, _isotropic(len(jacobian) - centred, size)
+    )
     return GradientRank(rank, tangent_rank, null(batch.x[0].numel()), null(geometry.dim))
 
 

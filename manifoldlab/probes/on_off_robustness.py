@@ -33,7 +33,7 @@ def gaussian_steps(tangent: Tensor, normal: Tensor, dim: int, codim: int) -> Ste
 
 
 def unit_steps(tangent: Tensor, normal: Tensor, dim: int, codim: int) -> Steps:
-    unit = lambda v: linalg.unit(v.flatten(0, 1)).reshape(v.shape)
+    unit: Callable[[Tensor], Tensor] = lambda v: linalg.unit(v.flatten(0, 1)).reshape(v.shape)
     return Steps(unit(tangent), unit(normal), codim / dim, 1.0)
 
 
@@ -112,7 +112,7 @@ def _mean_squares(
     scale = x.new_tensor(sizes)
     rows = torch.arange(len(sizes) * kinds * count * n, device=x.device)
     changes = []
-    for part in rows.split(chunk):
+    for part in torch.split(rows, chunk):
         size, vector, sample = part // (kinds * count * n), part % (kinds * count * n), part % n
         factor = scale[size].reshape(-1, *[1] * (x.ndim - 1))
         moved = model(x[sample] + factor * vectors.flatten(0, 2)[vector])

@@ -119,8 +119,9 @@ class Quadrature(Isotropic):
         size = max(1, self.budget // (order**self.manifold.dim * x.shape[1]))
         keep = len(pairs.sample) <= size or not (x.requires_grad and torch.is_grad_enabled())
         parts = []
-        for sample, panel in zip(pairs.sample.split(size), pairs.panel.split(size), strict=True):
-            of_chunk, place = panel.unique(return_inverse=True)
+        chunks = (torch.split(pairs.sample, size), torch.split(pairs.panel, size))
+        for sample, panel in zip(*chunks, strict=True):
+            of_chunk, place = torch.unique(panel, return_inverse=True)
             points, log_weight = self._integrand.nodes(found.pick(of_chunk), order)
             arguments = (x[sample], points, log_weight, place, shift[sample], moments)
             parts.append(
@@ -173,7 +174,7 @@ class Integrand:
         s, log_weight = panels.nodes(found.low, found.high, order)
         patch = found.patch.repeat_interleave(s.shape[1])
         points, density = self._at(patch, s.flatten(0, 1))
-        points, density = (t.unflatten(0, s.shape[:2]) for t in (points, density))
+        points, density = (torch.unflatten(t, 0, s.shape[:2]) for t in (points, density))
         return points, density + log_weight[:, :, None]
 
     def _at(self, patch: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
