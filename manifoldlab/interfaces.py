@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 Model = Callable[[Tensor], Tensor]  # x (n, *shape) -> logits (n, K), samples not coupled
 Head = Callable[[Tensor, Tensor], Tensor]  # logits (n, K), y (n,) -> (n,)
-Objective = Callable[[nn.Module, "Batch", torch.Generator], Tensor]  # -> scalar loss
+# Of randomness; a tuple has one a member of an ensemble, whose samples come in equal blocks.
+Source = torch.Generator | tuple[torch.Generator, ...]
+# -> scalar loss, a mean over samples; what a sweep varies is called `strength`, a number or one a sample
+Objective = Callable[[nn.Module, "Batch", Source], Tensor]
 Reference = Callable[["Batch"], Tensor]  # a vector field to compare with, shaped like x
 
 
@@ -64,7 +67,7 @@ class Probe(Protocol):
 class Attack(Protocol):
     """Perturbed x. Loss, radius, steps, step_size and bounds are keyword only, bound by partial."""
 
-    def __call__(self, model: Model, batch: Batch, generator: torch.Generator) -> Tensor: ...
+    def __call__(self, model: Model, batch: Batch, generator: Source) -> Tensor: ...
 
 
 class Axis(NamedTuple):

@@ -12,17 +12,20 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (  # the top first
     "app",
-    "probing",
+    "probing running",
     "report experiments faults",
     "verification arguments options listing",
     "strategies sweep",
+    "ensembles",
     "theorem training evaluation",
     "problems",
     "probes objectives tangents scores generation attribution metrics data",
+    "architecture",
     "manifolds densities attacks models",
-    "gradients",
+    "gradients synchronized",
     "calculus cover gaussian_components reach_bounds",
-    "directions expectations linalg mixtures nearest_point panels recomputed special statistics",
+    "directions draws expectations linalg mixtures nearest_point panels recomputed special statistics",
+    "checkpoints",
     "interfaces catalog records",
 )
 RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}
