@@ -22,7 +22,7 @@ LAYERS = (  # the top first
     "probes objectives tangents scores generation attribution metrics data",
     "architecture",
     "manifolds densities attacks models",
-    "gradients synchronized",
+    "energies gradients synchronized",
     "calculus cover gaussian_components reach_bounds",
     "directions draws expectations linalg mixtures nearest_point panels recomputed special statistics",
     "checkpoints",

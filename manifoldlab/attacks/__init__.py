@@ -1,0 +1,1 @@
+"""One attack a file: a perturbation of samples, within a ball, that raises a loss."""

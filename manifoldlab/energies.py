@@ -1,0 +1,22 @@
+"""A classifier's energies, E(x, y) = -logit_y and E(x) = -logsumexp logits, and the weight of WEAT.
+
+They are known up to a function of x (law E2); those of a Bayes classifier are -log p(x, y), -log p(x).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def joint_energy(logits: Tensor, y: Tensor) -> Tensor:
+    """E(x, y): logits (n, K), y (n,) -> (n,)."""
+    return -logits.gather(1, y[:, None]).squeeze(1)
+
+
+def marginal_energy(logits: Tensor) -> Tensor:
+    """E(x): (n, K) -> (n,)."""
+    return -logits.logsumexp(1)
+
+
+def weat_weight(energy: Tensor) -> Tensor:
+    """1 / log(1 + exp|E|) (Mirza et al. 2024); exp|E| itself overflows, and the weight would be 0."""
+    return 1 / F.softplus(energy.abs())

@@ -1,0 +1,1 @@
+"""One training objective a file: (model, batch, generator) to the mean loss of the samples."""

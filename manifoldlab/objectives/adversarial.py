@@ -1,0 +1,28 @@
+"""Cross-entropy at the perturbed samples (Madry et al. 2018)."""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from manifoldlab import gradients
+from manifoldlab.attacks.pgd import pgd
+from manifoldlab.interfaces import Attack, Batch, Source
+from manifoldlab.objectives.base import Inner, Strength, check_strength
+
+INNER = partial(pgd, steps=10, best=False)  # l2, the last iterate
+
+
+def adversarial(
+    model: nn.Module,
+    batch: Batch,
+    generator: Source,
+    *,
+    strength: Strength = 0.5,
+    inner: Inner = INNER,
+    attack: Attack | None = None,
+) -> Tensor:
+    """The strength is the radius of `inner`. An `attack` is used as it is, and the strength is not."""
+    check_strength(strength)
+    find = partial(inner, radius=strength) if attack is None else attack
+    moved = find(model, batch, generator)
+    return gradients.cross_entropy(model(moved), batch.y).mean()
