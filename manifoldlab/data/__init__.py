@@ -1,0 +1,1 @@
+"""One source of labelled samples a file."""

@@ -1,0 +1,34 @@
+"""Data held in memory on one device: batches are made there."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from manifoldlab.interfaces import Batch, Data
+
+
+def in_memory(x: Tensor, y: Tensor, num_classes: int) -> Data:
+    """An epoch goes through x (n, *shape) and y (n,) once, in the order that its seed draws."""
+    _check(x, y, num_classes)
+
+    def batches(size: int, seed: int | None = None) -> Iterator[Batch]:
+        if size < 1:
+            raise ValueError(f"a batch has 1 sample or more, not {size}")
+        order = torch.arange(len(x))
+        if seed is not None:  # drawn on the CPU: the same order on every device
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        for index in torch.split(order.to(x.device), size):
+            yield Batch(x[index], y[index], index)
+
+    return Data(tuple(x.shape[1:]), num_classes, batches)
+
+
+def _check(x: Tensor, y: Tensor, num_classes: int) -> None:
+    if y.shape != (len(x),) or not len(x):
+        raise ValueError(f"labels of shape {tuple(y.shape)} for samples of shape {tuple(x.shape)}")
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"data not finite in {int((~x.isfinite()).sum())} of {x.numel()} numbers")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels from {low} to {high} for {num_classes} classes")
