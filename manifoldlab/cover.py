@@ -9,12 +9,20 @@ of at most 2 (1 + dist / reach), and no point of the panel is farther than r fro
 
 (The first bound is that of a minimum inside, where the slope vanishes; faces belong to the lattice.)
 A panel with dist^2 above dist(x, M)^2 + 2 tau^2 NATS carries less than e^-NATS of the weight
-exp(-|x - m|^2 / 2 tau^2) at the nearest point, and is dropped; the others are halved along their
-longest edge until it is short enough for the point. Only indices come out: no gradient is needed.
+exp(-|x - m|^2 / 2 tau^2) at the nearest point, and is dropped; the others are halved until their
+edges are at most edge tau / sqrt(1 + dist / reach). Across such a panel the exponent e, whose second
+derivatives are at most (1 + dist / reach) / tau^2, changes by at most
+
+    edge^2 / 2 + edge sqrt(2 (e - min e))
+
+where min e is a minimum inside. At a point of the edge of M it is not: there e falls to its minimum with
+a slope of up to dist / tau^2, and panels across which it changes by more are halved along that axis too.
+Only indices come out: no gradient is needed.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -26,6 +34,9 @@ from manifoldlab import panels
 NATS = 45.0
 LATTICE = 3  # points an axis on which the radius and the edges of a panel are measured
 SLACK = 1.5  # what r is raised by: a panel bends between the points of its lattice
+MISSED = (
+    0.5  # nats by which min e on the lattices may lie above that on M: their steps are below tau
+)
 
 
 class Panels(NamedTuple):
@@ -57,14 +68,14 @@ def measured(embed: Embed, patch: Tensor, low: Tensor, high: Tensor) -> Panels:
     points = torch.unflatten(points, 0, s.shape[:2])  # (m, 3^d, D)
     grid = torch.unflatten(points, 1, (LATTICE,) * dim)
     steps = [(grid.narrow(1 + a, 1, 2) - grid.narrow(1 + a, 0, 2)).norm(dim=-1) for a in range(dim)]
-    longest = torch.stack([step.reshape(len(low), -1).amax(1) for step in steps], 1)
+    longest = torch.stack([step.flatten(1).amax(1) for step in steps], 1)
     spread = SLACK * longest.norm(dim=1) / 2
     return Panels(patch, low, high, points, spread, 2 * longest)
 
 
-def halved(embed: Embed, cover: Panels) -> Panels:
-    """Every panel halved along its longest edge: the m lower halves, then the m upper ones."""
-    low, high = panels.split(cover.low, cover.high, cover.edges.argmax(1))
+def halved(embed: Embed, cover: Panels, axis: Tensor) -> Panels:
+    """Every panel halved along its own axis (m,): the m lower halves, then the m upper ones."""
+    low, high = panels.split(cover.low, cover.high, axis)
     return measured(embed, cover.patch.repeat(2), low, high)
 
 
@@ -103,51 +114,70 @@ class Selection(NamedTuple):
         return Selection(self.panels, alone, self.nearest[sample : sample + 1])
 
 
+@final
+@dataclass(frozen=True)
+class Limits:
+    """Which panels matter to a point, and how long and how steep they may be for it."""
+
+    noise: float
+    reach: float
+    edge: float  # longest edge of a panel, in units of the noise
+
+    def matter(self, spread: Tensor, squares: Tensor, nearest: Tensor) -> Tensor:
+        """Of pairs (p,), from |x - m|^2 on the lattice of the panel (p, 3^d) and dist(x, M)^2."""
+        least, bend = squares.amin(1), 1 + nearest.sqrt() / self.reach
+        first = (least.sqrt() - spread).clamp_min(0).square()
+        second = least - bend * spread.square()
+        lower = torch.where(spread < self.reach / 4, torch.maximum(first, second), first)
+        return lower <= nearest + 2 * NATS * self.noise**2
+
+    def excess(self, edges: Tensor, squares: Tensor, nearest: Tensor) -> Tensor:
+        """How many times too long, or too steep, a panel is along each axis, (p, d)."""
+        longest = self.edge * self.noise / (1 + nearest.sqrt() / self.reach).sqrt()
+        exponents = squares / (2 * self.noise**2)
+        above = exponents.amin(1) - nearest / (2 * self.noise**2)
+        steepest = self.edge**2 / 2 + self.edge * (2 * (above + MISSED)).sqrt()
+        grid = torch.unflatten(exponents, 1, (LATTICE,) * edges.shape[1])
+        changes = [
+            (grid.amax(axis, keepdim=True) - grid.amin(axis, keepdim=True)).flatten(1).amax(1)
+            for axis in range(1, edges.shape[1] + 1)
+        ]
+        return torch.maximum(edges / longest[:, None], torch.stack(changes, 1) / steepest[:, None])
+
+
 @torch.no_grad()
-def select(
-    embed: Embed,
-    cover: Panels,
-    x: Tensor,
-    *,
-    noise: float,
-    reach: float,
-    longest: Callable[[Tensor], Tensor],
-) -> Selection:
-    """For samples (n, D); `longest` gives the longest edge one can bear, from its distance to M."""
-
-    def near(pairs: Pairs, distance: Tensor) -> Tensor:
-        spread, here = cover.spread[pairs.panel], nearest[pairs.sample]
-        first = (distance - spread).clamp_min(0).square()
-        second = distance.square() - (1 + here / reach) * spread.square()
-        lower = torch.where(spread < reach / 4, torch.maximum(first, second), first)
-        return lower <= here.square() + 2 * NATS * noise**2
-
-    every = torch.cdist(x, cover.lattice.flatten(0, 1))
-    every = torch.unflatten(every, 1, cover.lattice.shape[:2]).amin(2)  # (n, m)
-    nearest = every.amin(1)
-    index = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in every.shape))
-    pairs = Pairs(index[:, 0], index[:, 1])
-    pairs = pairs.pick(near(pairs, every.flatten()))
-    done: list[Pairs] = []
-    while True:
-        long = cover.edges.amax(1)[pairs.panel] > longest(nearest)[pairs.sample]
-        done.append(pairs.pick(~long))
-        pairs = pairs.pick(long)
-        if not len(pairs.sample):
-            break
-        parents, place = torch.unique(pairs.panel, return_inverse=True)
-        children = torch.cat([place, place + len(parents)]) + len(cover.patch)
-        cover = cover.join(halved(embed, cover.pick(parents)))
-        pairs = Pairs(pairs.sample.repeat(2), children)
-        distance = _distance(x, cover, pairs)
-        nearest = nearest.scatter_reduce(0, pairs.sample, distance, "amin")
-        pairs = pairs.pick(near(pairs, distance))
-    pairs = Pairs(*(torch.cat(t) for t in zip(*done, strict=True)))
-    pairs = pairs.pick(near(pairs, _distance(x, cover, pairs)))
-    return Selection(cover, pairs.pick(pairs.sample.argsort(stable=True)), nearest)
+def select(embed: Embed, cover: Panels, x: Tensor, limits: Limits) -> Selection:
+    """The panels that matter to samples (n, D), halved as far as each sample needs."""
+    squares = torch.cdist(x, cover.lattice.flatten(0, 1)).square()
+    nearest = squares.amin(1)
+    index = torch.cartesian_prod(
+        *(torch.arange(k, device=x.device) for k in (len(x), len(cover.patch)))
+    )
+    pairs, squares = (
+        Pairs(index[:, 0], index[:, 1]),
+        squares.reshape(len(index), cover.lattice.shape[1]),
+    )
+    done = [(pairs.pick(index[:0, 0]), squares[:0])]  # of no sample nothing is left to be done
+    while len(pairs.sample):
+        nearest = nearest.scatter_reduce(0, pairs.sample, squares.amin(1), "amin")
+        kept = limits.matter(cover.spread[pairs.panel], squares, nearest[pairs.sample])
+        pairs, squares = pairs.pick(kept), squares[kept]
+        excess = limits.excess(cover.edges[pairs.panel], squares, nearest[pairs.sample])
+        worst, axis = excess.max(1)
+        done.append((pairs.pick(worst <= 1), squares[worst <= 1]))
+        cover, pairs = _children(embed, cover, pairs.pick(worst > 1), axis[worst > 1])
+        squares = (x[pairs.sample][:, None] - cover.lattice[pairs.panel]).square().sum(2)
+    pairs = Pairs(*(torch.cat(t) for t in zip(*(pair for pair, _ in done), strict=True)))
+    squares = torch.cat([square for _, square in done])
+    kept = limits.matter(cover.spread[pairs.panel], squares, nearest[pairs.sample])
+    pairs = pairs.pick(kept)
+    return Selection(cover, pairs.pick(pairs.sample.argsort(stable=True)), nearest.sqrt())
 
 
-def _distance(x: Tensor, cover: Panels, pairs: Pairs) -> Tensor:
-    """From the sample to the lattice of the panel, (p,)."""
-    every: Tensor = (x[pairs.sample][:, None] - cover.lattice[pairs.panel]).norm(dim=2)
-    return every.amin(1)
+def _children(embed: Embed, cover: Panels, pairs: Pairs, axis: Tensor) -> tuple[Panels, Pairs]:
+    """The panels with the halves of those of the pairs, and the pairs with these instead."""
+    dim = cover.low.shape[1]
+    cuts, place = torch.unique(pairs.panel * dim + axis, return_inverse=True)
+    parts = halved(embed, cover.pick(cuts // dim), cuts % dim)
+    children = torch.cat([place, place + len(cuts)]) + len(cover.patch)
+    return cover.join(parts), Pairs(pairs.sample.repeat(2), children)

@@ -57,10 +57,16 @@ def log_weights(weights: Matrix, priors: Vector) -> Tensor:
     return value + torch.tensor(priors, dtype=torch.float64).log()[:, None]
 
 
+def draw_indices(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """n of the indices of weights (m,), as often as these say."""
+    if n == 0:  # which torch.multinomial refuses
+        return torch.empty(0, dtype=torch.long)
+    return torch.multinomial(weights, n, replacement=True, generator=generator)
+
+
 def draw(log_weights: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """n components, as positions in the flattened (K, J), and their classes."""
-    flat = log_weights.exp().flatten()
-    component = torch.multinomial(flat, n, replacement=True, generator=generator)
+    component = draw_indices(log_weights.exp().flatten(), n, generator)
     return component, component // log_weights.shape[1]
 
 

@@ -18,13 +18,14 @@ from torch import Tensor
 from manifoldlab import calculus, catalog
 from manifoldlab.densities.base import Densities
 from manifoldlab.interfaces import Batch
-from manifoldlab.manifolds.base import Manifold
+from manifoldlab.manifolds.base import Manifold, has_ends
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.problems.base import BayesClassifier, Problem
 from manifoldlab.problems.quadrature import Quadrature
 from manifoldlab.problems.tube import Tube
 
 INTERIOR = 0.25  # of feet; nearer to an edge a density is not smooth over several noises
+SHARES = (0.63, 0.34, 0.78)  # of an axis: no symmetric chart has all its special points there
 SEEDS = st.integers(0, 2**16)
 Families = Mapping[str, st.SearchStrategy[Any]]
 Fits = Callable[[Any], bool]
@@ -105,10 +106,23 @@ def manifolds(
     return found
 
 
+def some_points(manifold: Manifold) -> Tensor:
+    """Coordinates (n, d) of a few points inside every axis, no two with a coordinate in common."""
+    shares = torch.tensor(SHARES, dtype=torch.float64)
+    columns = [
+        axis.low + (axis.high - axis.low) * shares.roll(k)
+        if has_ends(axis, manifold)
+        else 2 * shares.roll(k) - 1
+        for k, axis in enumerate(manifold.axes)
+    ]
+    return torch.stack(columns, 1)
+
+
 def is_curved(manifold: Manifold) -> bool:
-    """Whether its second fundamental form, at one point, is more than rounding."""
-    z = torch.full((1, manifold.dim), 0.3, dtype=torch.float64)
-    form = calculus.second_fundamental_form(lambda z: manifold.embed(z).flatten(1), z)
+    """Whether its second fundamental form, at some points, is more than rounding."""
+    form = calculus.second_fundamental_form(
+        lambda z: manifold.embed(z).flatten(1), some_points(manifold)
+    )
     return manifold.ambient > manifold.dim and form.norm().item() > 1e-9
 
 
@@ -141,14 +155,14 @@ def has_tube(manifold: Manifold) -> bool:
     return certain and bool(densities(manifold, 0))
 
 
-def tubes(share: float = 0.3, n: int = 6) -> Families:
+def tubes(share: float = 0.3, n: int = 6, fits: Fits = has_tube) -> Families:
     """A tube around every manifold whose reach is certified; noise up to `share` of the reach."""
 
     def tube(manifold: Manifold, number: int, seed: int) -> Case:
         noise = share * min(manifold.reach, 1.0) * (1 + number % 4) / 4
         return Case(Tube(manifold, _pick(densities(manifold, number), number), noise), seed, n)
 
-    families = manifolds(fits=has_tube).items()
+    families = manifolds(fits=fits).items()
     return {name: st.builds(tube, strategy, SEEDS, SEEDS) for name, strategy in families}
 
 
@@ -164,6 +178,23 @@ def blurred(
     families = manifolds(dims, fits=fits).items()
     shares = st.sampled_from(list(noises))
     return {name: st.builds(problem, found, SEEDS, SEEDS, shares) for name, found in families}
+
+
+def of_densities(
+    build: Callable[[Manifold, Densities], Problem], fits: Fits = everything
+) -> Families:
+    """By their names the laws of the catalog, each as a problem on any curve that it lives on."""
+
+    def case(name: str, manifold: Manifold, number: int, seed: int) -> Case:
+        return Case(build(manifold, _pick(densities(manifold, number, [name]), number)), seed)
+
+    curves = [(drawn(curve, 1)[0], curve) for curve in manifolds(dims=(1,), fits=fits).values()]
+    found: dict[str, st.SearchStrategy[Case]] = {}
+    for name in catalog.names("densities"):
+        chosen = [curve for first, curve in curves if densities(first, 0, [name])]
+        if chosen:
+            found[name] = st.builds(partial(case, name), st.one_of(chosen), SEEDS, SEEDS)
+    return found
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:

@@ -5,6 +5,7 @@ A measurement compares two sides of a law on one case. Four kinds of claim judge
     rate       left ~ right = constant * scale^power, as scale -> 0
     bound      left <= right
     statistic  the p-value of the observations is no false alarm
+A slope is a rate whose constant is not claimed, and several claims may be one law together.
 A control is the same measurement with one assumption dropped: its claim must be refuted, and by
 the predicted amount where there is a prediction.
 """
@@ -19,6 +20,9 @@ import torch
 from torch import Tensor
 
 from manifoldlab.statistics import FALSE_ALARM, fit_power
+
+LEADING = 0.05  # for a control whose prediction is the leading term of an expansion
+EXACT = 1e-6  # for one whose prediction is exact: of the size of the law's summands it is 1e-9
 
 Case = Any  # a frozen dataclass whose repr rebuilds it
 Measurement = Any  # what the claim of the theorem judges: Sides, Sweep or p-values (Tensor)
@@ -53,6 +57,11 @@ class Judgement(NamedTuple):
     @property
     def holds(self) -> bool:
         return self.worst <= self.tolerance  # False for nan
+
+    @property
+    def share(self) -> float:
+        """Of the tolerance that is used up."""
+        return self.worst / self.tolerance
 
     def fit(self) -> dict[str, float]:
         """Of a rate, by its name."""
@@ -184,6 +193,53 @@ class Statistic(Claim):
 
 @final
 @dataclass(frozen=True)
+class Slope(Claim):
+    """A rate whose constant is not claimed: only the slope of left in log-log; a gap is one of slopes."""
+
+    power: float
+    tolerance: float = 0.1
+    kind: str = "slope"
+
+    def judge(self, measurement: Measurement, cases: int) -> Judgement:
+        slope = self._slope(measurement)
+        return Judgement(abs(slope - self.power), self.tolerance, slope, self.power)
+
+    def gap(self, measurement: Measurement) -> Tensor:
+        return torch.tensor([self._slope(measurement) - self.power], dtype=torch.float64)
+
+    def _slope(self, measurement: Measurement) -> float:
+        sizes = _root_mean_square(_float(measurement.left))  # (m,)
+        if not bool(((sizes > 0) & sizes.isfinite()).all()):
+            return inf
+        return fit_power(_float(measurement.scales), sizes).slope
+
+
+@final
+@dataclass(frozen=True)
+class Several(Claim):
+    """Claims that make one law: a measurement has a part for each, or None where it leaves one out.
+
+    Every part must hold, and the worst is reported; a control predicts the gap of the first part.
+    """
+
+    parts: tuple[Claim, ...]
+    kind: str = "several"
+
+    def judge(self, measurement: Measurement, cases: int) -> Judgement:
+        judged = [claim.judge(part, cases) for claim, part in self._measured(measurement)]
+        return next((j for j in judged if not j.holds), max(judged, key=lambda j: j.share))
+
+    def gap(self, measurement: Measurement) -> Tensor:
+        claim, part = self._measured(measurement)[0]
+        return claim.gap(part)
+
+    def _measured(self, measurement: Measurement) -> list[tuple[Claim, Measurement]]:
+        pairs = zip(self.parts, measurement, strict=True)
+        return [(claim, part) for claim, part in pairs if part is not None]
+
+
+@final
+@dataclass(frozen=True)
 class Control:
     """The law's measurement with one assumption dropped; `predicted` is the gap it must show."""
 
@@ -191,6 +247,7 @@ class Control:
     measure: Callable[[Case], Measurement]
     predicted: Callable[[Case], Tensor] | None = None  # shaped like the claim's gap
     cases: Callable[[], Mapping[str, Any]] | None = None  # where it differs from the law's
+    within: float = LEADING  # how near the gap must come to what is predicted, as a share of it
 
 
 @final

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from manifoldlab.strategies import Found, search
 from manifoldlab.theorem import Amount, Control, Curve, Judgement, Theorem, amount
 
-AMOUNT_TOLERANCE = 0.05  # how near a control must come to its prediction
 SHRINK_BUDGET = 60  # judgements spent on finding a smaller failing case
 
 
@@ -144,7 +143,7 @@ def _compare(law: Theorem, control: Control, case: Any, measurement: Any, tally:
     if found is None:
         return
     tally.amounts.append(found)
-    if not found.deviation <= AMOUNT_TOLERANCE:
+    if not found.deviation <= control.within:
         tally.failure = tally.failure or (
             f"off by {found.measured:.6g} where {found.predicted:.6g} is predicted "
             f"(fields {found.deviation:.2%} apart)\n{rebuild(case)}"

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable
-from functools import cache, partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import NamedTuple, final
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from scipy.special import ellipe, elliprg
 from torch import Tensor
 
 from manifoldlab import catalog, linalg, panels
-from manifoldlab.interfaces import Patch
+from manifoldlab.densities.gaussians import random_gaussians
+from manifoldlab.densities.smooth import Smooth, Tilt
+from manifoldlab.interfaces import Axis, Patch
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.clifford_torus import CliffordTorus
 from manifoldlab.manifolds.ellipsoid import Ellipsoid
@@ -23,6 +26,8 @@ from manifoldlab.manifolds.product import Product
 from manifoldlab.manifolds.sphere import Sphere
 from manifoldlab.manifolds.torus_of_revolution import TorusOfRevolution
 from manifoldlab.nearest_point import jacobian
+from manifoldlab.problems.quadrature import Quadrature
+from manifoldlab.problems.tube import Tube
 
 DIMS, SEEDS = (1, 2, 3, 4), (0, 1)
 STENCIL = (
@@ -274,6 +279,82 @@ def test_reach_is_honest(manifold: Manifold) -> None:
         assert least <= 1.05 * manifold.reach  # pairs nearer than 0.03 are left out; a short search
 
 
+def _critical(manifold: Manifold, n: int = 900) -> tuple[float, Tensor]:
+    """The least quotient of all pairs of a dense sample, and the centre of its ball, scaled by 0.99.
+
+    The ball touches M at p and holds q: where the two are a double normal it is the focal point.
+    """
+    p = manifold.embed(draw(manifold, n, seed=20))
+    columns = torch.linalg.qr(jacobian(manifold.embed, draw(manifold, n, seed=20))).Q
+    chord = p.flatten(1)[None] - p.flatten(1)[:, None]  # (p, q, D)
+    square = chord.square().sum(2)
+    normal = chord - (chord @ columns) @ columns.mT
+    quotient = square / (2 * normal.norm(dim=2))
+    quotient = quotient.where(square.sqrt() > 0.1 * cap(manifold), math.inf)
+    i = int(quotient.amin(1).argmin())
+    j = int(quotient[i].argmin())
+    offset = 0.99 * min(quotient[i, j].item(), manifold.reach) * linalg.unit(normal[i, j][None])
+    return quotient[i, j].item(), p[i : i + 1] + offset.reshape(1, *manifold.shape)
+
+
+CERTAIN = {
+    name: manifold
+    for name, manifold in MEMBERS.items()
+    if manifold.reach_certified and manifold.dim <= 2 and manifold.reach < math.inf
+}
+each_certain = pytest.mark.parametrize("manifold", CERTAIN.values(), ids=CERTAIN.keys())
+
+
+@each_certain
+def test_nothing_is_nearer_up_to_the_reach_towards_the_nearest_sheet(manifold: Manifold) -> None:
+    quotient, x = _critical(manifold)
+    assert quotient >= manifold.reach * (1 - 1e-9)
+    others = manifold.embed(draw(manifold, 5000, seed=21)).flatten(1)
+    distance = linalg.squared_norm(x - manifold.nearest(x)).sqrt().item()
+    assert distance <= torch.cdist(x.flatten(1), others).min().item() * (1 + 1e-9)
+
+
+@final
+@dataclass(frozen=True)
+class Boastful(Manifold):
+    """A manifold that says it has a tenth more reach than it has."""
+
+    base: Manifold
+
+    @property
+    def dim(self) -> int:
+        return self.base.dim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return self.base.axes
+
+    @cached_property
+    def reach(self) -> float:
+        return 1.1 * _critical(self.base)[0]
+
+    def embed(self, z: Tensor) -> Tensor:
+        return self.base.embed(z)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        return self.base.coordinates(x)
+
+
+@each_certain
+def test_a_declared_reach_that_is_too_large_is_caught(manifold: Manifold) -> None:
+    boastful = Boastful(manifold)
+    for check in (
+        test_reach_is_honest,
+        test_nothing_is_nearer_up_to_the_reach_towards_the_nearest_sheet,
+    ):
+        with pytest.raises(AssertionError):
+            check(boastful)
+
+
 @every_member
 def test_log_volume(manifold: Manifold) -> None:
     z = sample(manifold).z
@@ -407,6 +488,42 @@ def test_empty_batches_and_float32(manifold: Manifold, dtype: torch.dtype, n: in
         assert result.shape == (n, *manifold.shape) and result.dtype == dtype
     # 1e-7 of the size of points, magnified by 2 half way to the focal set, and some operations
     assert n == 0 or (points - s.m).abs().max() <= 1e-5 * size(s.m)
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [Axis(0.0), Axis(high=1.0), Axis(1.0, 1.0), Axis(0.0, math.nan), Axis(wraps=True)],
+    ids=repr,
+)
+def test_an_axis_with_one_end_is_refused(axis: Axis) -> None:
+    """Where a density, a quadrature or a problem meets the chart, and not taken for all of R."""
+
+    @final
+    @dataclass(frozen=True)
+    class HalfLine(Manifold):
+        dim: int = 1
+        shape: tuple[int, ...] = (2,)
+        reach: float = math.inf
+        axes: tuple[Axis, ...] = (axis,)
+
+        def embed(self, z: Tensor) -> Tensor:
+            return torch.cat([z, torch.zeros_like(z)], 1)
+
+        def coordinates(self, x: Tensor) -> Tensor:
+            return x[:, :1]
+
+    line, gaussians = HalfLine(), random_gaussians(1, 2, 0)
+    for meet in (
+        line.patches,
+        lambda: line.interior(torch.ones(1, 1)),
+        lambda: Smooth(line, Tilt(2), (0.5, 0.5)),
+        lambda: Quadrature(line, gaussians, 0.1),
+        lambda: Tube(line, gaussians, 0.1),
+    ):
+        with pytest.raises(
+            ValueError, match="an axis is all of R or has ends low < high, not Axis"
+        ):
+            meet()
 
 
 @every_member

@@ -102,6 +102,14 @@ def test_shapes_and_finite_values(problem: Problem) -> None:
 
 
 @every_member
+def test_no_sample_is_a_sample_too(problem: Problem) -> None:
+    batch = problem.sample(0, generator())
+    assert batch.x.shape == (0, *problem.shape) and batch.x.dtype == torch.float64
+    assert batch.y.shape == (0,) and batch.y.dtype == torch.int64
+    assert problem.log_joint(batch.x).shape == (0, problem.num_classes)
+
+
+@every_member
 def test_samples_are_not_coupled(problem: Problem) -> None:
     x = batch_of(problem).x
     logits = problem.log_joint(x)

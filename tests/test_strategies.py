@@ -1,18 +1,22 @@
 """Cases are drawn from every member of the catalog, fit what is asked, and come back the same."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import pytest
 import torch
 from hypothesis import strategies as st
+from torch import Tensor
 
 from manifoldlab import catalog, strategies
 from manifoldlab.densities.gaussians import random_gaussians
+from manifoldlab.interfaces import Axis
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.helix import Helix
 from manifoldlab.manifolds.paraboloid import Paraboloid
 from manifoldlab.manifolds.placed import Placed
+from manifoldlab.manifolds.product import Product
 from manifoldlab.manifolds.sphere import Sphere
 from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.tube import Tube
@@ -52,6 +56,32 @@ def test_only_what_fits_is_drawn() -> None:
 )
 def test_what_is_curved(manifold: Manifold, curved: bool) -> None:
     assert strategies.is_curved(manifold) is curved
+
+
+@final
+@dataclass(frozen=True)
+class Root(Manifold):
+    """(z, sqrt(z - 1)): there is nothing at z < 1, and not far from z = 3."""
+
+    dim: int = 1
+    shape: tuple[int, ...] = (2,)
+    reach: float = 1.0
+    axes: tuple[Axis, ...] = (Axis(2.0, 3.0),)
+
+    def embed(self, z: Tensor) -> Tensor:
+        return torch.cat([z, (z - 1).sqrt()], 1)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def test_a_chart_is_looked_at_inside_its_axes() -> None:
+    for manifold in (Root(), Placed(Root(), 1), Product(Root(), Flat(1)), Helix()):
+        z = strategies.some_points(manifold)
+        for axis, values in zip(manifold.axes, z.unbind(1), strict=True):
+            assert ((axis.low < values) & (values < axis.high)).all()
+            assert len(set(values.tolist())) == len(values)
+    assert strategies.is_curved(Root()) and strategies.is_curved(Product(Root(), Flat(1)))
 
 
 def test_every_problem_is_a_family() -> None:

@@ -13,7 +13,9 @@ from manifoldlab.theorem import (
     Control,
     Identity,
     Rate,
+    Several,
     Sides,
+    Slope,
     Statistic,
     Sweep,
     Theorem,
@@ -132,6 +134,31 @@ def test_a_statistic_counts_its_p_values_and_the_cases_of_the_law() -> None:
     assert not claim.judge(at(0.0), 1).holds
 
 
+@pytest.mark.parametrize("power", [1.8, 2, 2.2])
+def test_a_slope_claims_no_constant(power: float) -> None:
+    found = Slope(power=2).judge(sweep(power, measured=7.0), 1)
+    assert found.holds == (power == 2)
+    assert found.worst == pytest.approx(abs(power - 2)) and found.slope_predicted == 2
+    assert Slope(power=2).gap(sweep(power, measured=7.0)).tolist() == [pytest.approx(power - 2)]
+
+
+def test_of_several_claims_every_one_must_hold() -> None:
+    left, p = field(4, 3), torch.tensor([0.5], dtype=torch.float64)
+    both = Several((Identity(), Statistic(LEVEL)))
+    good, bad = sides(left, left * (1 + 1e-12)), sides(left, left * (1 + 1e-8))
+    assert both.judge((good, p), 1).holds and both.judge((good, None), 1).holds
+    assert (
+        both.judge((good, p), 1).tolerance == 1
+    )  # log p is nearer to its level than 1e-12 to 1e-9
+    assert both.judge((bad, p), 1).tolerance == 1e-9 and not both.judge((bad, p), 1).holds
+    assert not both.judge((good, p * LEVEL), 1).holds and not both.judge((None, p * LEVEL), 1).holds
+    assert torch.equal(both.gap((bad, p)), bad.left - bad.right)
+    with pytest.raises(ValueError):
+        both.judge((good,), 1)
+    with pytest.raises(ValueError):
+        both.judge((None, None), 1)
+
+
 ONES = torch.ones(3, 2, dtype=torch.float64)
 EMPTY = ONES[:0]
 MEASUREMENTS: list[tuple[Claim, Callable[[Tensor], object]]] = [
@@ -139,6 +166,8 @@ MEASUREMENTS: list[tuple[Claim, Callable[[Tensor], object]]] = [
     (Bound(), lambda t: sides(t[:, 0], t[:, 0], summand=1.0)),
     (Rate(0), lambda t: Sweep(SCALES, t.expand(4, *t.shape), t.expand(4, *t.shape))),
     (Statistic(), lambda t: t),
+    (Slope(0), lambda t: Sweep(SCALES, t.expand(4, *t.shape), t.expand(4, *t.shape))),
+    (Several((Identity(),)), lambda t: (sides(t, t, summand=1.0),)),
 ]
 each_claim = pytest.mark.parametrize(
     ("claim", "of"), MEASUREMENTS, ids=lambda m: getattr(m, "kind", "")

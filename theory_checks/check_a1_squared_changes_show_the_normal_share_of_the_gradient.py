@@ -15,7 +15,7 @@ from torch import Tensor
 
 from manifoldlab import expectations, linalg
 from manifoldlab.probes.tangent_alignment import tangent_alignment
-from manifoldlab.theorem import Control, Identity, Sides, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Sides, Theorem
 from manifoldlab.verification import hold, reject
 from theory_checks.landscapes import Landscape, everywhere, landscapes
 
@@ -67,6 +67,7 @@ LAW = Theorem(
             lambda case: share_of_changes(case, uneven(case)),
             uneven_gap,
             landscapes,
+            within=EXACT,
         ),
     ),
 )

@@ -22,7 +22,7 @@ from torch import Tensor
 from manifoldlab import expectations
 from manifoldlab.probes.on_off_robustness import Steps, on_off_robustness, unit_steps
 from manifoldlab.statistics import Law, isotropic_omega_law, isotropic_r2_law
-from manifoldlab.theorem import Control, Identity, Sides, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Sides, Theorem
 from manifoldlab.verification import hold, reject
 from theory_checks.landscapes import Landscape, everywhere, landscapes
 
@@ -111,6 +111,7 @@ LAW = Theorem(
             partial(shares, steps=balanced_steps_of_ambient),
             ambient_gap,
             landscapes,
+            within=EXACT,
         ),
     ),
 )

@@ -7,6 +7,8 @@ not if the normal noise depends on the class, when the margin's normal gradient 
 normal block of Sigma^{-1} (mu_a - mu_b).
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from manifoldlab.manifolds.base import Manifold
 from manifoldlab.problems.base import Isotropic, Problem
 from manifoldlab.problems.correlated_noise import CorrelatedNoise
 from manifoldlab.strategies import Case, Families, blurred, is_curved, problems
-from manifoldlab.theorem import Control, Identity, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Theorem
 from manifoldlab.verification import hold, reject
 from theory_checks.normal_gradient import normal_gradient, runner_up
 
@@ -29,6 +31,7 @@ def is_flat_problem(problem: Problem) -> bool:
     return isinstance(problem, Isotropic) and is_flat(problem.manifold)
 
 
+@cache
 def flat() -> Families:
     """The closed forms on flats by their names, and smooth densities on the flat manifolds."""
     smooth = blurred([0.1, 0.5], fits=is_flat)
@@ -72,12 +75,19 @@ LAW = Theorem(
     cases=flat,
     measure=normal_gradient,
     controls=(
-        Control("normal noise that differs by class", normal_gradient, unequal_gap, unequal_noise),
+        Control(
+            "normal noise that differs by class",
+            normal_gradient,
+            unequal_gap,
+            unequal_noise,
+            within=EXACT,
+        ),
         Control(
             "normal noise correlated with tangent coordinates",
             normal_gradient,
             correlated_gap,
             correlated_noise,
+            within=EXACT,
         ),
     ),
 )

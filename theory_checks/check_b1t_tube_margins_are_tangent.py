@@ -17,7 +17,7 @@ from torch import Tensor
 
 from manifoldlab.gradients import logit
 from manifoldlab.strategies import Case, tubes
-from manifoldlab.theorem import Control, Identity, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Theorem
 from manifoldlab.verification import hold, reject
 from theory_checks.normal_gradient import normal_gradient, runner_up
 
@@ -60,9 +60,17 @@ LAW = Theorem(
     effort=0.5,
     measure=normal_gradient,
     controls=(
-        Control("a single logit", partial(normal_gradient, head=logit), logit_normal_gradient),
         Control(
-            "radial laws that differ by class", lambda c: normal_gradient(unequal(c)), unequal_gap
+            "a single logit",
+            partial(normal_gradient, head=logit),
+            logit_normal_gradient,
+            within=EXACT,
+        ),
+        Control(
+            "radial laws that differ by class",
+            lambda c: normal_gradient(unequal(c)),
+            unequal_gap,
+            within=EXACT,
         ),
     ),
 )

@@ -24,7 +24,7 @@ from manifoldlab.densities.base import Densities
 from manifoldlab.densities.smooth import Smooth
 from manifoldlab.gradients import input_gradient
 from manifoldlab.manifolds.base import Manifold
-from manifoldlab.strategies import Case, Families, blurred, is_curved
+from manifoldlab.strategies import Case, Families, blurred, is_curved, some_points
 from manifoldlab.theorem import Control, Rate, Sweep, Theorem
 from manifoldlab.verification import hold, reject
 
@@ -180,8 +180,7 @@ def curved() -> Families:
 
 def is_turning(manifold: Manifold) -> bool:
     """Whether its mean curvature vector has a derivative: not that of circles, not of spheres."""
-    z = torch.full((1, manifold.dim), 0.3, dtype=torch.float64)
-    embed = _embed(manifold)
+    embed, z = _embed(manifold), some_points(manifold)
     along = calculus.frame(embed, z).basis.sum(2)
     turn = calculus.mean_curvature_derivative(embed, z, along)
     return is_curved(manifold) and turn.norm().item() > 1e-3

@@ -14,7 +14,7 @@ from torch import Tensor
 from manifoldlab.problems.base import Problem
 from manifoldlab.problems.signal_distractor import SignalDistractor
 from manifoldlab.strategies import Case, Families, problems
-from manifoldlab.theorem import Control, Identity, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Theorem
 from manifoldlab.verification import hold, reject
 from theory_checks.normal_gradient import normal_gradient, runner_up
 
@@ -51,7 +51,7 @@ LAW = Theorem(
     cases=signals,
     measure=normal_gradient,
     controls=tuple(
-        Control(name, normal_gradient, distractor_gap, partial(signals, by=(option,)))
+        Control(name, normal_gradient, distractor_gap, partial(signals, by=(option,)), within=EXACT)
         for name, option in BREAKS.items()
     ),
 )

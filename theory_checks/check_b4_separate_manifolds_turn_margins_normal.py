@@ -8,7 +8,7 @@ classes is what breaks it: then the gradient stays O(1), and all of the right si
 """
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from manifoldlab.manifolds.placed import Placed
 from manifoldlab.problems.base import Isotropic, Problem
 from manifoldlab.problems.quadrature import Quadrature
 from manifoldlab.problems.separate_manifolds import SeparateManifolds
-from manifoldlab.strategies import Case, Families, blurred, problems
+from manifoldlab.strategies import INTERIOR, Case, Families, blurred, problems
 from manifoldlab.theorem import Control, Rate, Sweep, Theorem
 from manifoldlab.verification import hold, reject
 
 SCALES = (3e-3, 6e-3, 1.2e-2)  # tau in units of the smaller reach
 APART = 0.3  # distance of the two placements, likewise
+MANY = 8  # candidates for a foot: on a narrow band most of the nearest points lie past an edge
 
 
 def margin_gradient(case: Case, same: bool = False) -> Sweep:
@@ -42,7 +43,12 @@ def margin_gradient(case: Case, same: bool = False) -> Sweep:
 
 
 def feet(case: Case) -> Tensor:
-    return Case(case.problem.parts[0], case.seed, case.n, case.device).feet
+    """Coordinates on M_0, far from its edges, of points whose nearest points on M_1 are so too."""
+    first, second = case.problem.parts[:2]
+    z = Case(first, case.seed, MANY * case.n, case.device).feet
+    there = second.manifold.coordinates(first.manifold.embed(z))
+    inside = there.isfinite().all(1) & (second.manifold.interior(there) > INTERIOR)
+    return z[inside][: case.n]
 
 
 def _gradient(first: Isotropic, second: Isotropic, x: Tensor) -> Tensor:
@@ -85,6 +91,7 @@ def on_flats(problem: Problem) -> bool:
     )
 
 
+@cache
 def cases() -> Families:
     pairs = {name: found.map(apart) for name, found in blurred([0.01], fits=is_placed, n=3).items()}
     return {**problems(on_flats), **pairs}

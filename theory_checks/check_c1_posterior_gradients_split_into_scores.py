@@ -18,7 +18,7 @@ from manifoldlab.gradients import (
 )
 from manifoldlab.interfaces import Head
 from manifoldlab.strategies import Case, problems
-from manifoldlab.theorem import Control, Identity, Sides, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Sides, Theorem
 from manifoldlab.verification import hold, reject
 
 
@@ -62,7 +62,7 @@ LAW = Theorem(
     claim=Identity(),
     cases=problems,
     measure=split,
-    controls=(Control("the unweighted sum", unweighted, unweighted_gap),),
+    controls=(Control("the unweighted sum", unweighted, unweighted_gap, within=EXACT),),
 )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manifoldlab.gradients import cross_entropy, log_marginal, logit
 from manifoldlab.strategies import Case, problems
-from manifoldlab.theorem import Control, Identity, Sides, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Sides, Theorem
 from manifoldlab.verification import hold, reject
 
 
@@ -43,7 +43,7 @@ LAW = Theorem(
     claim=Identity(),
     cases=problems,
     measure=energies,
-    controls=(Control("without E(x)", without_marginal, marginal_energy),),
+    controls=(Control("without E(x)", without_marginal, marginal_energy, within=EXACT),),
 )
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import kl_div
 
 from manifoldlab.gradients import log_marginal
 from manifoldlab.strategies import Case, problems
-from manifoldlab.theorem import Control, Identity, Sides, Theorem
+from manifoldlab.theorem import EXACT, Control, Identity, Sides, Theorem
 from manifoldlab.verification import hold, reject
 
 
@@ -48,7 +48,7 @@ LAW = Theorem(
     claim=Identity(),
     cases=problems,
     measure=divergence,
-    controls=(Control("without E(x) - E(x')", without_marginal, marginal_change),),
+    controls=(Control("without E(x) - E(x')", without_marginal, marginal_change, within=EXACT),),
 )
 
 

@@ -6,7 +6,7 @@ The frame and the gradient are found here by themselves, and not by what the law
 
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from math import isinf, pi, prod
+from math import pi, prod
 from typing import Any, Self, final
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from manifoldlab import calculus, linalg
 from manifoldlab.interfaces import Axis, Batch
-from manifoldlab.manifolds.base import Manifold
+from manifoldlab.manifolds.base import Manifold, has_ends
 from manifoldlab.problems.base import Problem
 from manifoldlab.problems.quadrature import Quadrature
 from manifoldlab.problems.tube import Tube
@@ -109,7 +109,7 @@ class Landscape:
         many = 4 * self.n
         noise = self.normal(many, self.manifold.dim)
         axes = zip(self.manifold.axes, noise.unbind(1), strict=True)
-        z = torch.stack([_spread(axis, value) for axis, value in axes], 1)
+        z = torch.stack([self._spread(axis, value) for axis, value in axes], 1)
         basis, offset = self._frame(z), self.normal(many, self.manifold.ambient, 1, stream=2)
         offset = (offset - basis @ (basis.mT @ offset)).squeeze(2)
         x = self.manifold.embed(z)
@@ -126,6 +126,13 @@ class Landscape:
         steepness = linalg.squared_norm(self._gradient(*self._candidates[1:]))
         return steepness.argsort(descending=True)[: self.n]
 
+    def _spread(self, axis: Axis, value: Tensor) -> Tensor:
+        """A standard normal number spread over an axis, evenly and not near its ends if it has any."""
+        if not has_ends(axis, self.manifold):
+            return value
+        share = (1 + torch.erf(value / 2**0.5)) / 2
+        return axis.low + (axis.high - axis.low) * (share if axis.wraps else 0.1 + 0.8 * share)
+
     def _frame(self, z: Tensor) -> Tensor:
         return calculus.frame(lambda z: self.manifold.embed(z).flatten(1), z).basis
 
@@ -136,14 +143,6 @@ class Landscape:
     def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
         gradient: Tensor = torch.func.grad(lambda x: self._margin(x[None], y).sum())(x)
         return gradient
-
-
-def _spread(axis: Axis, value: Tensor) -> Tensor:
-    """A standard normal number spread over an axis, evenly and not near its ends if it has any."""
-    if isinf(axis.high - axis.low):
-        return value
-    share = (1 + torch.erf(value / 2**0.5)) / 2
-    return axis.low + (axis.high - axis.low) * (share if axis.wraps else 0.1 + 0.8 * share)
 
 
 def has_normals(manifold: Manifold) -> bool:

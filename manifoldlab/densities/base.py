@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from manifoldlab.mixtures import draw_indices
+
 
 class Densities(abc.ABC):
     if TYPE_CHECKING:  # fields or properties
@@ -40,4 +42,4 @@ def check_priors(priors: tuple[float, ...], owner: object) -> None:
 
 def draw_labels(priors: tuple[float, ...], n: int, generator: torch.Generator) -> Tensor:
     weights = torch.tensor(priors, dtype=torch.float64)
-    return torch.multinomial(weights, n, replacement=True, generator=generator)
+    return draw_indices(weights, n, generator)

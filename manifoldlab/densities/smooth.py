@@ -194,7 +194,7 @@ class Smooth(Densities):
         while (missing := n - sum(map(len, accepted))) > 0:
             proposals = (log_envelope + (high - low).log().sum(1)).softmax(0)
             count = missing + missing // 4 + 16
-            cell = torch.multinomial(proposals, count, replacement=True, generator=generator)
+            cell = mixtures.draw_indices(proposals, count, generator)
             uniform = torch.rand(count, self.dim + 1, generator=generator, dtype=torch.float64)
             s = low[cell] + (high - low)[cell] * uniform[:, :-1]
             z, log_mass = self._log_mass_at(patch[cell], s)

@@ -6,7 +6,7 @@ log_compression = log sqrt(det J_z J_z') = -log sqrt(det G) - log det(I - S_N).
 """
 
 import abc
-from math import isinf, prod
+from math import inf, prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -147,20 +147,29 @@ class Manifold(Geometry):
         """(n,), 1 far from every edge, 0 on it and past it; densities vanish with it."""
         value = torch.ones_like(z[:, 0])
         for axis, coordinate in zip(self.axes, z.unbind(1), strict=True):
-            if not axis.wraps and not isinf(axis.high - axis.low):
+            if has_ends(axis, self) and not axis.wraps:
                 to_low, to_high = coordinate - axis.low, axis.high - coordinate  # exactly 0 there
                 value = value * (4 * to_low * to_high / (axis.high - axis.low) ** 2).clamp_min(0)
         return value
 
     def patches(self) -> tuple[Patch, ...]:
         """Boxes that tile the manifold, for quadrature: one here, infinite axes put in (-1, 1)."""
-        infinite = torch.tensor([isinf(axis.high - axis.low) for axis in self.axes])
+        bounded = torch.tensor([has_ends(axis, self) for axis in self.axes])
 
         def coordinates(s: Tensor) -> Tensor:
-            return torch.where(infinite.to(s.device), s / (1 - s.square()), s)
+            return torch.where(bounded.to(s.device), s, s / (1 - s.square()))
 
-        finite = [a if not isinf(a.high - a.low) else Axis(-1.0, 1.0) for a in self.axes]
+        finite = [a if has_ends(a, self) else Axis(-1.0, 1.0) for a in self.axes]
         return (Patch(tuple(a.low for a in finite), tuple(a.high for a in finite), coordinates),)
+
+
+def has_ends(axis: Axis, owner: object) -> bool:
+    """Whether an axis ends on both sides rather than on none; refuses any other: no density fits it."""
+    if axis == Axis():
+        return False
+    if not -inf < axis.low < axis.high < inf:
+        raise ValueError(f"an axis is all of R or has ends low < high, not {axis!r}: {owner!r}")
+    return True
 
 
 def _congruence(form: Tensor, triangle: Tensor) -> Tensor:

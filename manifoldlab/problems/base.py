@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from manifoldlab.densities.base import Densities
 from manifoldlab.interfaces import Batch, Geometry
-from manifoldlab.manifolds.base import Manifold
+from manifoldlab.manifolds.base import Manifold, has_ends
 
 
 class Problem(abc.ABC):
@@ -99,12 +99,15 @@ def check_noise(noise: float, problem: object) -> None:
         raise ValueError(f"noise must be positive and finite, not {noise}: {problem!r}")
 
 
-def check_dims(densities_dim: int, manifold_dim: int, problem: object) -> None:
-    if densities_dim != manifold_dim:
+def check_chart(densities: Densities, manifold: Manifold, problem: object) -> None:
+    """Refuses densities of another dimension than the manifold, and axes on which none can live."""
+    if densities.dim != manifold.dim:
         raise ValueError(
-            f"densities of dimension {densities_dim} on a manifold of dimension {manifold_dim}: "
+            f"densities of dimension {densities.dim} on a manifold of dimension {manifold.dim}: "
             f"{problem!r}"
         )
+    for axis in manifold.axes:
+        has_ends(axis, problem)
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

@@ -24,7 +24,7 @@ from manifoldlab.interfaces import Batch
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
-from manifoldlab.problems.base import Problem, check_dims, check_noise, check_points
+from manifoldlab.problems.base import Problem, check_chart, check_noise, check_points
 from manifoldlab.problems.gaussian_subspace import base_of, in_span, log_normal
 
 
@@ -40,7 +40,7 @@ class CorrelatedNoise(Problem):
     def __post_init__(self) -> None:
         for noise in (self.noise, *self.normal_noise):
             check_noise(noise, self)
-        check_dims(self.densities.dim, self.manifold.dim, self)
+        check_chart(self.densities, self.manifold, self)
         base_of(self.manifold, Flat, self)
         if self.manifold.ambient == self.manifold.dim:
             raise ValueError(f"no normal noise in codimension 0: {self!r}")

@@ -22,7 +22,7 @@ from manifoldlab.gaussian_components import GaussianComponents
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
-from manifoldlab.problems.base import Isotropic, Problem, check_dims, check_noise, check_points
+from manifoldlab.problems.base import Isotropic, Problem, check_chart, check_noise, check_points
 
 M = TypeVar("M", bound=Manifold)
 
@@ -36,7 +36,7 @@ class GaussianSubspace(Isotropic):
 
     def __post_init__(self) -> None:
         check_noise(self.noise, self)
-        check_dims(self.densities.dim, self.manifold.dim, self)
+        check_chart(self.densities, self.manifold, self)
         base_of(self.manifold, Flat, self)
 
     def log_joint(self, x: Tensor) -> Tensor:

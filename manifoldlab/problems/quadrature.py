@@ -4,8 +4,9 @@
 
 Composite Gauss-Legendre: panels on which the density and the chart are resolved, and which near x
 are no longer than EDGE tau / sqrt(1 + dist(x, M) / reach), for the exponent |x - m|^2 / 2 tau^2 is that
-much steeper off M. Only panels with weight are kept (`cover`). Squared distances are sums of squares of
-differences and relative to the nearest point, so that logit differences keep their digits at any tau.
+much steeper off M, and shorter still at an edge of M (`cover`). Only panels with weight are kept.
+Squared distances are sums of squares of differences and relative to the nearest point, so that logit
+differences keep their digits at any tau.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from manifoldlab import cover, panels
-from manifoldlab.cover import Panels, Selection
+from manifoldlab.cover import Limits, Panels, Selection
 from manifoldlab.densities.base import Densities
 from manifoldlab.densities.smooth import Smooth, Tilt
 from manifoldlab.interfaces import Patch
@@ -26,7 +27,7 @@ from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.closed_curve import ClosedCurve
 from manifoldlab.manifolds.torus_of_revolution import TorusOfRevolution
 from manifoldlab.nearest_point import jacobian
-from manifoldlab.problems.base import Isotropic, Problem, check_dims, check_noise, check_points
+from manifoldlab.problems.base import Isotropic, Problem, check_chart, check_noise, check_points
 
 TOLERANCE = (
     1e-10  # what halving every panel may change, in the scale max(1, (|x|^2 + r^2) / 2 tau^2)
@@ -47,7 +48,7 @@ class Quadrature(Isotropic):
 
     def __post_init__(self) -> None:
         check_noise(self.noise, self)
-        check_dims(self.densities.dim, self.manifold.dim, self)
+        check_chart(self.densities, self.manifold, self)
         if not 1 <= self.manifold.dim <= 3:
             raise ValueError(
                 f"quadrature is for dimensions 1 to 3, not {self.manifold.dim}: {self!r}"
@@ -81,14 +82,8 @@ class Quadrature(Isotropic):
             bad = x[~x.isfinite().all(1)][0]
             raise ValueError(f"points that are not finite: {bad[:6].tolist()}: {self!r}")
         first = Panels(*(t.to(x.device) for t in self._integrand.resolved))
-        return cover.select(
-            self._integrand.embed,
-            first,
-            x,
-            noise=self.noise,
-            reach=self.manifold.reach,
-            longest=lambda away: self.edge * self.noise / (1 + away / self.manifold.reach).sqrt(),
-        )
+        limits = Limits(self.noise, self.manifold.reach, self.edge)
+        return cover.select(self._integrand.embed, first, x, limits)
 
     @torch.no_grad()
     def _refuse_if_coarse(self, x: Tensor, selection: Selection) -> None:

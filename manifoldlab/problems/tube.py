@@ -26,7 +26,7 @@ from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.paraboloid import Paraboloid
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.manifolds.sphere import Sphere
-from manifoldlab.problems.base import Problem, check_dims, check_noise, check_points
+from manifoldlab.problems.base import Problem, check_chart, check_noise, check_points
 
 
 @final
@@ -40,7 +40,7 @@ class Tube(Problem):
     def __post_init__(self) -> None:
         for noise in self._noises:
             check_noise(noise, self)
-        check_dims(self.densities.dim, self.manifold.dim, self)
+        check_chart(self.densities, self.manifold, self)
         if len(self._noises) not in (1, self.num_classes):
             raise ValueError(f"{len(self._noises)} noises for {self.num_classes} classes: {self!r}")
         if not 0 < self.cut < 1:

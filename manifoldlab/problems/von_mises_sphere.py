@@ -23,7 +23,7 @@ from torch import Tensor
 from manifoldlab.densities.von_mises_fisher import VonMisesFisher, random_von_mises_fisher
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.manifolds.sphere import Sphere
-from manifoldlab.problems.base import Isotropic, Problem, check_dims, check_noise, check_points
+from manifoldlab.problems.base import Isotropic, Problem, check_chart, check_noise, check_points
 from manifoldlab.problems.gaussian_subspace import base_of, in_span, log_normal
 from manifoldlab.special import (
     log_sphere_area,
@@ -41,7 +41,7 @@ class VonMisesSphere(Isotropic):
 
     def __post_init__(self) -> None:
         check_noise(self.noise, self)
-        check_dims(self.densities.dim, self.manifold.dim, self)
+        check_chart(self.densities, self.manifold, self)
         base_of(self.manifold, Sphere, self)
 
     def log_joint(self, x: Tensor) -> Tensor:

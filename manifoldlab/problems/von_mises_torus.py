@@ -12,7 +12,7 @@ from torch import Tensor
 from manifoldlab.densities.von_mises_product import VonMisesProduct, random_von_mises_product
 from manifoldlab.manifolds.clifford_torus import CliffordTorus
 from manifoldlab.manifolds.placed import Placed
-from manifoldlab.problems.base import Isotropic, Problem, check_dims, check_noise, check_points
+from manifoldlab.problems.base import Isotropic, Problem, check_chart, check_noise, check_points
 from manifoldlab.problems.gaussian_subspace import base_of, in_span, log_normal
 from manifoldlab.problems.von_mises_sphere import log_blurred
 
@@ -26,7 +26,7 @@ class VonMisesTorus(Isotropic):
 
     def __post_init__(self) -> None:
         check_noise(self.noise, self)
-        check_dims(self.densities.dim, self.manifold.dim, self)
+        check_chart(self.densities, self.manifold, self)
         base_of(self.manifold, CliffordTorus, self)
 
     def log_joint(self, x: Tensor) -> Tensor:
