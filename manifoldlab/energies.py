@@ -3,7 +3,6 @@
 They are known up to a function of x (law E2); those of a Bayes classifier are -log p(x, y), -log p(x).
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -18,5 +17,10 @@ def marginal_energy(logits: Tensor) -> Tensor:
 
 
 def weat_weight(energy: Tensor) -> Tensor:
-    """1 / log(1 + exp|E|) (Mirza et al. 2024); exp|E| itself overflows, and the weight would be 0."""
-    return 1 / F.softplus(energy.abs())
+    """1 / log(1 + exp|E|) (Mirza et al. 2024), as 1 / (|E| + log(1 + exp -|E|)).
+
+    exp|E| itself overflows, and the weight would be 0; torch's softplus drops the second term beyond
+    20, where the weight would rise by 1e-10.
+    """
+    size = energy.abs()
+    return 1 / (size + (-size).exp().log1p())

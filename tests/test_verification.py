@@ -14,7 +14,26 @@ from manifoldlab.strategies import Case
 from manifoldlab.theorem import Control, Identity, Rate, Sides, Sweep, Theorem
 from manifoldlab.verification import check_law, hold, laws, rebuild, reject
 
-LAWS = "A1 A2 A3 A4 B1 B1t B2 B3 B4 C1 C2 C3 D3 D4 E1 E2 E3 F2".split()
+LAWS = [
+    "A1",
+    "A2",
+    "A3",
+    "A4",
+    "B1",
+    "B1t",
+    "B2",
+    "B3",
+    "B4",
+    "C1",
+    "C2",
+    "C3",
+    "D3",
+    "D4",
+    "E1",
+    "E2",
+    "E3",
+    "F2",
+]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""One attack a file: a perturbation of samples, within a ball, that raises a loss."""
+"""One attack a file: (model, batch, generator) to perturbed samples, of a `radius` in a `ball`."""

@@ -5,11 +5,12 @@ from functools import partial
 from torch import Tensor, nn
 
 from manifoldlab import gradients
+from manifoldlab.attacks.base import Strength, per_sample
 from manifoldlab.attacks.pgd import pgd
 from manifoldlab.interfaces import Attack, Batch, Source
-from manifoldlab.objectives.base import Inner, Strength, check_strength
+from manifoldlab.objectives.base import Inner
 
-INNER = partial(pgd, steps=10, best=False)  # l2, the last iterate
+INNER = partial(pgd, best=False)  # l2, the last of 10 steps
 
 
 def adversarial(
@@ -22,7 +23,7 @@ def adversarial(
     attack: Attack | None = None,
 ) -> Tensor:
     """The strength is the radius of `inner`. An `attack` is used as it is, and the strength is not."""
-    check_strength(strength)
+    per_sample(strength, batch.x, "strength")  # refuses a wrong one by its name
     find = partial(inner, radius=strength) if attack is None else attack
     moved = find(model, batch, generator)
     return gradients.cross_entropy(model(moved), batch.y).mean()

@@ -1,31 +1,35 @@
-"""What objectives share: checks of a strength, divergences, and gradients to train through."""
+"""What objectives share: gradients to train through, divergences, and the attack that maximizes one."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from manifoldlab.interfaces import Head, Model
+from manifoldlab.attacks.base import LINF, Strength, per_sample, undisturbed
+from manifoldlab.attacks.pgd import nearby, pgd
+from manifoldlab.interfaces import Attack, Batch, Head, Model, Source
 
-Strength = float | Tensor  # one number, or one a sample (n,)
-Inner = Callable[
-    ..., Tensor
-]  # an attack whose loss is still open: (model, batch, generator, loss=)
-
-
-def check_strength(strength: Strength) -> Strength:
-    """Refuses a negative number; a tensor is not looked at, for that would wait for the device."""
-    if not isinstance(strength, Tensor) and not 0 <= strength < torch.inf:
-        raise ValueError(f"strength must be finite and not negative, not {strength}")
-    return strength
+# An attack whose loss is still open: (model, batch, generator, *, loss) -> perturbed x.
+Inner = Callable[..., Tensor]
+# As published: the last of 10 steps of 2/255.
+INNER = partial(pgd, ball=LINF, radius=8 / 255, start=nearby, best=False)
 
 
-def trained_gradient(model: Model, x: Tensor, y: Tensor, head: Head) -> Tensor:
-    """The input gradient of a head, through which the parameters are trained."""
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(head(model(x), y).sum(), x, create_graph=True)
-    return gradient
+def weighed(loss: Tensor, strength: Strength, penalty: Tensor) -> Tensor:
+    """mean(loss + strength penalty), all of them (n,)."""
+    return (loss + per_sample(strength, loss, "strength") * penalty).mean()
+
+
+def logits_and_gradient(model: Model, x: Tensor, y: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+    """From one forward pass; parameters are trained through both, unless the caller wants no gradients."""
+    trained = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        x, y = x.detach().clone().requires_grad_(), y.clone()  # neither an inference tensor
+        logits = model(x)
+        (gradient,) = torch.autograd.grad(head(logits, y).sum(), x, create_graph=trained)
+    return logits if trained else logits.detach(), gradient
 
 
 def divergence(clean: Tensor, moved: Tensor) -> Tensor:
@@ -34,7 +38,12 @@ def divergence(clean: Tensor, moved: Tensor) -> Tensor:
     return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
 
 
-def divergence_from(clean: Tensor) -> Head:
-    """As a head to attack: it rises as the prediction leaves the clean one."""
-    fixed = clean.detach()
-    return lambda logits, y: divergence(fixed, logits)
+def perturbed(
+    model: nn.Module, batch: Batch, generator: Source, inner: Inner, attack: Attack | None
+) -> Tensor:
+    """By the attack as it is, or by `inner` as far as it finds from the clean prediction of eval mode."""
+    if attack is not None:
+        return attack(model, batch, generator)
+    with torch.inference_mode(False), torch.no_grad(), undisturbed(model) as f:
+        clean = f(batch.x.clone())
+    return inner(model, batch, generator, loss=lambda logits, y: divergence(clean, logits))

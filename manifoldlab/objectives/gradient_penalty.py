@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from manifoldlab import gradients, linalg
+from manifoldlab.attacks.base import Strength
 from manifoldlab.interfaces import Batch, Head, Source
-from manifoldlab.objectives.base import Strength, check_strength, trained_gradient
+from manifoldlab.objectives.base import logits_and_gradient, weighed
 
 
 def gradient_penalty(
@@ -16,10 +17,9 @@ def gradient_penalty(
     head: Head = gradients.cross_entropy,
 ) -> Tensor:
     del generator
-    check_strength(strength)
-    loss = gradients.cross_entropy(model(batch.x), batch.y)
-    square = linalg.squared_norm(trained_gradient(model, batch.x, batch.y, head))
-    return (loss + strength * square).mean()
+    logits, gradient = logits_and_gradient(model, batch.x, batch.y, head)
+    loss = gradients.cross_entropy(logits, batch.y)
+    return weighed(loss, strength, linalg.squared_norm(gradient))
 
 
 def published_strength(c: float, batch_size: int = 128) -> float:

@@ -1,19 +1,17 @@
 """Misclassification-aware adversarial training (Wang et al. 2020), p at the clean sample, q at x':
 
 -log q_y - log(1 - max_{k != y} q_k) + strength (1 - p_y) KL(p || q)
-"""
 
-from functools import partial
+The published code adds 1e-4 to 1 - q_k, which bounds that term; the formula has no such constant.
+"""
 
 import torch
 from torch import Tensor, nn
 
 from manifoldlab import gradients
-from manifoldlab.attacks.pgd import LINF, nearby, pgd
+from manifoldlab.attacks.base import Strength
 from manifoldlab.interfaces import Attack, Batch, Source
-from manifoldlab.objectives.base import Inner, Strength, check_strength, divergence
-
-INNER = partial(pgd, ball=LINF, radius=8 / 255, step_size=2 / 255, start=nearby, best=False)
+from manifoldlab.objectives.base import INNER, Inner, divergence, weighed
 
 
 def mart(
@@ -25,12 +23,11 @@ def mart(
     inner: Inner = INNER,
     attack: Attack | None = None,
 ) -> Tensor:
-    check_strength(strength)
     moved = (inner if attack is None else attack)(model, batch, generator)
     clean, robust = model(batch.x), model(moved)
-    missed = 1 - gradients.log_posterior(clean, batch.y).exp()
+    missed = -gradients.log_posterior(clean, batch.y).expm1()  # 1 - p_y
     loss = boosted_cross_entropy(robust, batch.y)
-    return (loss + strength * missed * divergence(clean, robust)).mean()
+    return weighed(loss, strength, missed * divergence(clean, robust))
 
 
 def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from manifoldlab import draws, gradients
+from manifoldlab.attacks.base import Strength
 from manifoldlab.interfaces import Batch, Source
-from manifoldlab.objectives.base import Strength, check_strength
+from manifoldlab.objectives.base import weighed
 
 
 def smoothness_penalty(
@@ -15,11 +16,10 @@ def smoothness_penalty(
     strength: Strength = 1.0,
     deviation: float = 0.1,
 ) -> Tensor:
-    """The deviation is 0.1 in Srinivas et al. 2023; for a small one this is the gradient penalty (D1)."""
-    check_strength(strength)
+    """The deviation is 0.1 in Srinivas et al. 2023; small ones penalize the logits' gradients (D1)."""
     if not deviation > 0:
         raise ValueError(f"the deviation of the noise must be positive, not {deviation}")
     logits = model(batch.x)
     moved = model(batch.x + deviation * draws.normal(batch.x, generator))
-    change: Tensor = (moved - logits).square().sum(1)
-    return (gradients.cross_entropy(logits, batch.y) + strength * change).mean()
+    change = (moved - logits).square().sum(1)
+    return weighed(gradients.cross_entropy(logits, batch.y), strength, change)

@@ -6,10 +6,10 @@ The weight is that of the clean sample and is not trained through; see law E5.
 from torch import Tensor, nn
 
 from manifoldlab import gradients
+from manifoldlab.attacks.base import Strength
 from manifoldlab.energies import marginal_energy, weat_weight
 from manifoldlab.interfaces import Attack, Batch, Source
-from manifoldlab.objectives.base import Inner, Strength, check_strength, divergence
-from manifoldlab.objectives.trades import INNER, perturbed
+from manifoldlab.objectives.base import INNER, Inner, divergence, perturbed, weighed
 
 
 def weat(
@@ -23,9 +23,8 @@ def weat(
     attack: Attack | None = None,
 ) -> Tensor:
     """Cross-entropy at the perturbed sample, or at the clean one for the `natural` variant."""
-    check_strength(strength)
     moved = perturbed(model, batch, generator, inner, attack)
     clean, robust = model(batch.x), model(moved)
     weight = weat_weight(marginal_energy(clean).detach())
     loss = gradients.cross_entropy(clean if natural else robust, batch.y)
-    return (weight * (loss + strength * divergence(clean, robust))).mean()
+    return weighed(weight * loss, strength, weight * divergence(clean, robust))
