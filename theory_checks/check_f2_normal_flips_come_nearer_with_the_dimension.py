@@ -47,7 +47,7 @@ from theory_checks.trained_on_flats import (
 
 CODIMS = (128, 256, 512, 1024)
 COUNT, WIDTH = 16, 16  # of networks in each dimension, of neurons in each
-RAYS = 6  # 0.3 % above what 60 find, 1 % above gradient descent from 20 starts
+RAYS = 6  # 0.3 % above what 60 find, 2 % above gradient descent from 20 starts
 METHOD = Descent(steps=10)
 METHODS = {"gradient descent": METHOD, "momentum": replace(METHOD, size=5, momentum=0.9, rate=0.05)}
 
