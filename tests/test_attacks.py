@@ -20,7 +20,7 @@ from manifoldlab.attacks.base import (
     along,
     undisturbed,
 )
-from manifoldlab.attacks.pgd import at_rest, in_orthant, nearby, pgd
+from manifoldlab.attacks.pgd import Steady, falling, in_ball, in_orthant, nearby, pgd
 from manifoldlab.interfaces import Batch, Geometry
 from manifoldlab.manifolds.sphere import Sphere
 from manifoldlab.statistics import FALSE_ALARM, kolmogorov_p
@@ -179,28 +179,45 @@ def test_units_of_tiny_and_huge_gradients(ball: Ball, scale: float) -> None:
 # Projected gradient ascent
 
 
-def slow_pgd(model, x: Tensor, y: Tensor, start: Tensor, radius: float, steps: int, sup: bool):
-    """One sample, written from the formula."""
+def slow_pgd(model, x: Tensor, y: Tensor, start: Tensor, sizes: list[float], sup: bool) -> Tensor:
+    """One sample, radius 0.4, written from the formula."""
     v = start
-    for _ in range(steps):
+    for size in sizes:
         score = lambda v: -model((x + v)[None]).log_softmax(1)[0, y]
         g = torch.func.grad(score)(v).detach()
-        v = v + 2.5 * radius / steps * (g.sign() if sup else g / g.norm())
-        v = v.clamp(-radius, radius) if sup else v * min(1.0, radius / float(v.norm()))
+        v = v + size * (g.sign() if sup else g / g.norm())
+        v = v.clamp(-0.4, 0.4) if sup else v * min(1.0, 0.4 / float(v.norm()))
         v = (x + v).clamp(0, 1) - x
     return x + v
 
 
+PACES = {  # the option, and ten sizes at radius 0.4
+    "falling": (falling, [0.4, 0.36, 0.32, 0.28, 0.24, 0.2, 0.16, 0.12, 0.08, 0.04]),
+    "steady": (Steady(), [0.1] * 10),
+    "given": (0.07, [0.07] * 10),
+}
+
+
 @every_ball
-def test_agrees_with_a_slow_one(ball: Ball) -> None:
+@pytest.mark.parametrize("pace", PACES)
+def test_agrees_with_a_slow_one(ball: Ball, pace: str) -> None:
     model, data = network().eval(), batch()
-    found = pgd(
-        model, data, source(), ball=ball, radius=0.4, start=nearby, bounds=(0.0, 1.0), best=False
-    )
+    option, sizes = PACES[pace]
+    attack = partial(pgd, ball=ball, radius=0.4, start=nearby, bounds=(0.0, 1.0), best=False)
+    found = attack(model, data, source(), step_size=option)
     starts = 1e-3 * draws.normal(data.x, source())
     rows = zip(data.x, data.y, starts, strict=True)
-    slow = torch.stack([slow_pgd(model, *row, 0.4, 10, ball == LINF) for row in rows])
+    slow = torch.stack([slow_pgd(model, *row, sizes, ball == LINF) for row in rows])
     torch.testing.assert_close(found, slow, rtol=0, atol=1e-9)  # 10 steps amplify rounding
+
+
+@every_ball
+def test_one_step_is_the_fast_gradient_method(ball: Ball) -> None:
+    model, data = network().eval(), batch()
+    found = pgd(model, data, source(), ball=ball, radius=0.3, steps=1, best=False)
+    gradient = gradients.input_gradient(model, data.x, data.y, gradients.cross_entropy)
+    step = linalg.unit(gradient) if ball == L2 else gradient.sign()
+    torch.testing.assert_close(found, data.x + 0.3 * step, rtol=0, atol=ROUNDING)
 
 
 @every_ball
@@ -210,7 +227,7 @@ def test_linear_model_has_a_known_worst_point(ball: Ball) -> None:
     data = Batch(torch.randn(6, 5, generator=source(), dtype=torch.float64), torch.arange(6) % 2)
     w = (model.weight[0] - model.weight[1]).detach() * (1 - 2 * data.y)[:, None]
     direction = linalg.unit(w) if ball == L2 else w.sign()
-    found = pgd(model, data, source(), ball=ball, radius=0.2, start=at_rest)
+    found = pgd(model, data, source(), ball=ball, radius=0.2)
     torch.testing.assert_close(found, data.x - 0.2 * direction, rtol=0, atol=ROUNDING)
 
 
@@ -259,6 +276,15 @@ def test_best_is_no_weaker_than_last_and_restarts_no_weaker_than_one() -> None:
     assert not no_weaker(model, data, last, attack(source()))
 
 
+def test_a_point_that_fools_is_better_than_a_larger_loss() -> None:
+    """Three classes at (0.40, 0.45, 0.15), and uphill at (0.34, 0.33, 0.33), where the label wins."""
+    here, there = (torch.tensor(p, dtype=torch.float64) for p in ((40, 45, 15), (34, 33, 33)))
+    model = lambda x: (here + x * (there - here)).log()
+    data = Batch(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0]))
+    attack = partial(pgd, model, data, source(), radius=1.0, steps=1)
+    assert attack(best=False).item() == 1.0 and attack().item() == 0.0
+
+
 @every_ball
 def test_does_not_follow_rounding_out_of_its_space(ball: Ball) -> None:
     """Of a gradient across the sphere its tangent space keeps 1e-17, in any direction."""
@@ -268,6 +294,17 @@ def test_does_not_follow_rounding_out_of_its_space(ball: Ball) -> None:
     v = pgd(radial, data, source(9), ball=ball, radius=0.2, confine=along(sphere)) - x
     assert (v - sphere.to_tangent(x, v)).abs().max() < ROUNDING
     assert lengths(v, ball).max() <= 0.2 + ROUNDING
+
+
+@every_ball
+@pytest.mark.parametrize("confine", [along, across])
+def test_starts_are_turned_into_their_space_not_shortened(ball: Ball, confine) -> None:
+    """A tangent space of few dimensions keeps little of a random vector."""
+    x = linalg.unit(torch.randn(8, 3, generator=source(), dtype=torch.float64))
+    still = partial(pgd, ball=ball, start=in_ball, step_size=0.0, best=False)
+    attack = partial(still, network(), Batch(x, torch.arange(8) % 4), radius=0.2)
+    free, turned = attack(source(9)) - x, attack(source(9), confine=confine(Sphere(2))) - x
+    torch.testing.assert_close(lengths(turned, ball), lengths(free, ball), rtol=1e-9, atol=0)
 
 
 @final
@@ -335,7 +372,7 @@ def test_the_published_attack_is_an_option(members: int) -> None:
         published(deepcopy(model), x, y, draws.uniform(x, source(i)), radius, 10)
         for x, y, i in blocks
     ]
-    options = {"step_size": 2 * radius / 10, "start": in_orthant, "best": False, "training": True}
+    options = {"step_size": Steady(2), "start": in_orthant, "best": False, "training": True}
     attack = partial(pgd, ball=WholeBatch(members), radius=radius, **options)
     if members == 1:
         found = attack(model, data, source())

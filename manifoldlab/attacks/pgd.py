@@ -1,13 +1,17 @@
 """Projected gradient ascent (Madry et al. 2018): x + v climbs a loss inside a ball, with steps
 
-    v <- nearest point of the ball to  v + step_size * steepest(gradient at x + v)
+    v <- nearest point of the ball to  v + size * steepest(gradient at x + v)
+
+The first step reaches the edge and the last is short (`falling`), which on digits finds more than the
+published 2.5 radius / steps (`Steady`) does; with one step it is the fast gradient method.
 
 The passes are those that cannot be avoided, `steps` forward and backward ones to the input; `best`, the
 worst point seen in place of the last one, costs one more forward. Nothing accumulates in parameters.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -30,6 +34,22 @@ from manifoldlab.gradients import cross_entropy
 from manifoldlab.interfaces import Batch, Head, Model, Source
 
 Start = Callable[[Ball, Tensor, Tensor, Source], Tensor]  # ball, x, radius, source -> first v
+Pace = Callable[[Tensor, int], list[Tensor]]  # radius, number of steps -> size of each
+
+
+def falling(radius: Tensor, steps: int) -> list[Tensor]:
+    return [(1 - i / steps) * radius for i in range(steps)]
+
+
+@final
+@dataclass(frozen=True)
+class Steady:
+    """Steps of `path` radii in all: 2.5 of Madry et al. 2018, 2 in Srinivas et al. 2023."""
+
+    path: float = 2.5
+
+    def __call__(self, radius: Tensor, steps: int) -> list[Tensor]:
+        return [self.path / steps * radius] * steps
 
 
 def at_rest(ball: Ball, x: Tensor, radius: Tensor, source: Source) -> Tensor:
@@ -62,44 +82,38 @@ def pgd(
     ball: Ball = L2,
     radius: Strength = 0.5,
     steps: int = 10,
-    step_size: Strength | None = None,
+    step_size: Strength | Pace = falling,
+    start: Start = at_rest,
     restarts: int = 1,
-    start: Start = in_ball,
     target: Tensor | None = None,
     bounds: Bounds | None = None,
     confine: Confinement | None = None,
     best: bool = True,
     training: bool = False,
 ) -> Tensor:
-    """`step_size` is 2.5 radius / steps unless given; with `target` (n,) the loss of that label falls.
+    """With `target` (n,) the loss of that label falls.
 
-    `best` looks for a point that fools before one of a large loss, as restarts do in any case. For
-    `training` see attacks.base.undisturbed: the published codes differ.
+    `best` looks for a point that fools before one of a large loss, as restarts do in any case; all but
+    the first of these begin anywhere in the ball. For `training` see attacks.base.undisturbed.
     """
     _check(steps, restarts, batch.y, target)
     with torch.inference_mode(False), torch.no_grad(), undisturbed(model, training=training) as f:
         batch = batch._replace(x=batch.x.detach().clone(), y=batch.y.clone())
-        size = per_sample(radius, batch.x, "radius")
-        step = (
-            2.5 / steps * size if step_size is None else per_sample(step_size, batch.x, "step_size")
-        )
         judge = _judge(f, loss, batch.y if target is None else target.clone(), target is not None)
+        size = per_sample(radius, batch.x, "radius")
         within = projection(confine, batch, bounds)
-        ascent = _Ascent(judge, batch.x, ball, size, step, within, bounds)
-        worst: _Judged | None = None
-        for _ in range(restarts):
-            here = ascent.place(ascent.confined(start(ball, batch.x, size, generator)))
-            for _ in range(steps):
-                seen, there = ascent.climb(here)
-                worst = seen.or_worse(worst) if best else worst
-                here = there
-            if best or restarts > 1:
-                worst = judge(here).or_worse(worst)
-        found = here if worst is None else worst.x
-        if confine is None:
-            return found
+        ascent = _Ascent(judge, batch.x, ball, size, within, bounds)
+        begins = (start, *[in_ball] * (restarts - 1))
+        starts = [ascent.confined(begin(ball, batch.x, size, generator)) for begin in begins]
+        found = _search(ascent, starts, _sizes(step_size, steps, size, batch.x), best)
         # once more: where the gradient leaves the space nothing, steps followed its rounding
-        return ascent.place(within(found - batch.x))
+        return found if confine is None else ascent.place(within(found - batch.x))
+
+
+def _sizes(step_size: Strength | Pace, steps: int, radius: Tensor, x: Tensor) -> list[Tensor]:
+    if isinstance(step_size, float | int | Tensor):
+        return [per_sample(step_size, x, "step_size")] * steps
+    return step_size(radius, steps)
 
 
 class _Judged(NamedTuple):
@@ -133,7 +147,6 @@ class _Ascent(NamedTuple):
     x: Tensor
     ball: Ball
     radius: Tensor
-    step: Tensor
     within: Projection
     bounds: Bounds | None
 
@@ -148,13 +161,26 @@ class _Ascent(NamedTuple):
         back = self.ball.nearest if self.within is anywhere else self.ball.shrunk
         return clipped(self.x + back(v, self.radius), self.bounds)
 
-    def climb(self, here: Tensor) -> tuple[_Judged, Tensor]:
+    def climb(self, here: Tensor, step: Tensor) -> tuple[_Judged, Tensor]:
         """What is seen here, and the next point."""
         with torch.enable_grad():
             seen = self.judge(here.detach().requires_grad_())
             (gradient,) = torch.autograd.grad(seen.loss.sum(), seen.x)
-        step = self.step * self.ball.steepest(gradient, self.within)
-        return _Judged(*(t.detach() for t in seen)), self.place(here - self.x + step)
+        v = here - self.x + step * self.ball.steepest(gradient, self.within)
+        return _Judged(*(t.detach() for t in seen)), self.place(v)
+
+
+def _search(ascent: _Ascent, starts: list[Tensor], sizes: list[Tensor], best: bool) -> Tensor:
+    worst: _Judged | None = None
+    for start in starts:
+        here = ascent.place(start)
+        for size in sizes:
+            seen, there = ascent.climb(here, size)
+            worst = seen.or_worse(worst) if best else worst
+            here = there
+        if best or len(starts) > 1:
+            worst = ascent.judge(here).or_worse(worst)
+    return here if worst is None else worst.x
 
 
 def _check(steps: int, restarts: int, y: Tensor, target: Tensor | None) -> None:

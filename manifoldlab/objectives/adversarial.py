@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from manifoldlab import gradients
 from manifoldlab.attacks.base import Strength, per_sample
-from manifoldlab.attacks.pgd import pgd
+from manifoldlab.attacks.pgd import Steady, in_ball, pgd
 from manifoldlab.interfaces import Attack, Batch, Source
 from manifoldlab.objectives.base import Inner
 
-INNER = partial(pgd, best=False)  # l2, the last of 10 steps
+# l2, the last of 10 steps from somewhere in the ball
+INNER = partial(pgd, step_size=Steady(), start=in_ball, best=False)
 
 
 def adversarial(

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manifoldlab.attacks.base import LINF, Strength, per_sample, undisturbed
-from manifoldlab.attacks.pgd import nearby, pgd
+from manifoldlab.attacks.pgd import Steady, nearby, pgd
 from manifoldlab.interfaces import Attack, Batch, Head, Model, Source
 
 # An attack whose loss is still open: (model, batch, generator, *, loss) -> perturbed x.
 Inner = Callable[..., Tensor]
 # As published: the last of 10 steps of 2/255.
-INNER = partial(pgd, ball=LINF, radius=8 / 255, start=nearby, best=False)
+INNER = partial(pgd, ball=LINF, radius=8 / 255, step_size=Steady(), start=nearby, best=False)
 
 
 def weighed(loss: Tensor, strength: Strength, penalty: Tensor) -> Tensor:
