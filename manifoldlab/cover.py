@@ -16,8 +16,9 @@ derivatives are at most (1 + dist / reach) / tau^2, changes by at most
     edge^2 / 2 + edge sqrt(2 (e - min e))
 
 where min e is a minimum inside. At a point of the edge of M it is not: there e falls to its minimum with
-a slope of up to dist / tau^2, and panels across which it changes by more are halved along that axis too.
-Only indices come out: no gradient is needed.
+a slope of up to dist / tau^2, and the weight lies where the density, which vanishes at the edge, has
+grown. For a sample that meets a panel across which e changes by more, all panels are halved until it
+changes by no more than GENTLE. Only indices come out: no gradient is needed.
 """
 
 from collections.abc import Callable
@@ -34,9 +35,10 @@ from manifoldlab import panels
 NATS = 45.0
 LATTICE = 3  # points an axis on which the radius and the edges of a panel are measured
 SLACK = 1.5  # what r is raised by: a panel bends between the points of its lattice
-MISSED = (
-    0.5  # nats by which min e on the lattices may lie above that on M: their steps are below tau
-)
+MISSED = 0.5  # nats by which min e on the lattices may be too large: their steps are below tau
+# nats, at an edge: ten Gauss-Legendre nodes leave 1e-18 of the integral of exp(-u) over [0, 4], and
+# at most 1e-11 of that of u^6 exp(-u)
+GENTLE = 4.0
 
 
 class Panels(NamedTuple):
@@ -131,46 +133,49 @@ class Limits:
         lower = torch.where(spread < self.reach / 4, torch.maximum(first, second), first)
         return lower <= nearest + 2 * NATS * self.noise**2
 
-    def excess(self, edges: Tensor, squares: Tensor, nearest: Tensor) -> Tensor:
-        """How many times too long, or too steep, a panel is along each axis, (p, d)."""
+    def lengths(self, edges: Tensor, nearest: Tensor) -> Tensor:
+        """How many times too long panels are along each axis, (p, d)."""
         longest = self.edge * self.noise / (1 + nearest.sqrt() / self.reach).sqrt()
+        return edges / longest[:, None]
+
+    def changes(self, squares: Tensor, nearest: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """By how much e changes along each axis of panels (p, d), and may where e is flat (p, 1)."""
         exponents = squares / (2 * self.noise**2)
+        grid = torch.unflatten(exponents, 1, (LATTICE,) * dim)
+        ranges = (
+            grid.amax(a, keepdim=True) - grid.amin(a, keepdim=True) for a in range(1, dim + 1)
+        )
         above = exponents.amin(1) - nearest / (2 * self.noise**2)
-        steepest = self.edge**2 / 2 + self.edge * (2 * (above + MISSED)).sqrt()
-        grid = torch.unflatten(exponents, 1, (LATTICE,) * edges.shape[1])
-        changes = [
-            (grid.amax(axis, keepdim=True) - grid.amin(axis, keepdim=True)).flatten(1).amax(1)
-            for axis in range(1, edges.shape[1] + 1)
-        ]
-        return torch.maximum(edges / longest[:, None], torch.stack(changes, 1) / steepest[:, None])
+        flat = self.edge**2 / 2 + self.edge * (2 * (above + MISSED)).sqrt()
+        return torch.stack([t.flatten(1).amax(1) for t in ranges], 1), flat[:, None]
 
 
 @torch.no_grad()
 def select(embed: Embed, cover: Panels, x: Tensor, limits: Limits) -> Selection:
     """The panels that matter to samples (n, D), halved as far as each sample needs."""
+    dim = cover.low.shape[1]
     squares = torch.cdist(x, cover.lattice.flatten(0, 1)).square()
-    nearest = squares.amin(1)
-    index = torch.cartesian_prod(
-        *(torch.arange(k, device=x.device) for k in (len(x), len(cover.patch)))
-    )
-    pairs, squares = (
-        Pairs(index[:, 0], index[:, 1]),
-        squares.reshape(len(index), cover.lattice.shape[1]),
-    )
-    done = [(pairs.pick(index[:0, 0]), squares[:0])]  # of no sample nothing is left to be done
-    while len(pairs.sample):
+    nearest, sees_edge = squares.amin(1), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    every = (torch.arange(k, device=x.device) for k in (len(x), len(cover.patch)))
+    pairs = Pairs(*torch.cartesian_prod(*every).unbind(1))
+    squares = squares.reshape(len(pairs.sample), LATTICE**dim)
+    while True:
         nearest = nearest.scatter_reduce(0, pairs.sample, squares.amin(1), "amin")
         kept = limits.matter(cover.spread[pairs.panel], squares, nearest[pairs.sample])
         pairs, squares = pairs.pick(kept), squares[kept]
-        excess = limits.excess(cover.edges[pairs.panel], squares, nearest[pairs.sample])
-        worst, axis = excess.max(1)
-        done.append((pairs.pick(worst <= 1), squares[worst <= 1]))
-        cover, pairs = _children(embed, cover, pairs.pick(worst > 1), axis[worst > 1])
-        squares = (x[pairs.sample][:, None] - cover.lattice[pairs.panel]).square().sum(2)
-    pairs = Pairs(*(torch.cat(t) for t in zip(*(pair for pair, _ in done), strict=True)))
-    squares = torch.cat([square for _, square in done])
-    kept = limits.matter(cover.spread[pairs.panel], squares, nearest[pairs.sample])
-    pairs = pairs.pick(kept)
+        excess = limits.lengths(cover.edges[pairs.panel], nearest[pairs.sample])
+        change, flat = limits.changes(squares, nearest[pairs.sample], dim)
+        steep = ((change > flat) & (excess <= 1).all(1, keepdim=True)).any(1)
+        sees_edge[pairs.sample[steep]] = True
+        gentle = change.where(sees_edge[pairs.sample, None], 0) / GENTLE
+        worst, axis = torch.maximum(excess, gentle).max(1)
+        again = worst > 1
+        if not again.any():
+            break
+        cover, children = _children(embed, cover, pairs.pick(again), axis[again])
+        near = (x[children.sample][:, None] - cover.lattice[children.panel]).square().sum(2)
+        pairs = Pairs(*(torch.cat(t) for t in zip(pairs.pick(~again), children, strict=True)))
+        squares = torch.cat([squares[~again], near])
     return Selection(cover, pairs.pick(pairs.sample.argsort(stable=True)), nearest.sqrt())
 
 

@@ -17,6 +17,7 @@ from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.helix import Helix
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.manifolds.sphere import Sphere
+from manifoldlab.nearest_point import jacobian
 from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.quadrature import Quadrature
 from manifoldlab.problems.von_mises_sphere import VonMisesSphere
@@ -97,6 +98,46 @@ def test_an_ellipse_against_mpmath(noise):
     for row, value in zip(x.tolist(), problem.log_joint(x)[:, 0].tolist(), strict=True):
         truth = ellipse_truth(1, mp.mpf(1.25), lambda t: 1, row, noise) - float(mp.log(perimeter))
         assert abs(value - truth) <= 1e-10 * max(1.0, 4 / noise**2)
+
+
+def helix_truth(helix, x, noise):
+    """log int p N dt for p ~ interior^6, at 30 digits on 40 pieces where the weight is."""
+    with mp.workdps(30):
+        tau, point = mp.mpf(noise), [mp.mpf(v) for v in x]
+        end, r, rise = (mp.mpf(v) for v in (helix.axes[0].high, helix.radius, helix.pitch))
+        at = lambda t: (r * mp.cos(t), r * mp.sin(t), rise * t / (2 * mp.pi))
+        square = lambda t: mp.fsum((a - b) ** 2 for a, b in zip(point, at(t), strict=True))
+        best = min((end * k / 4000 for k in range(4001)), key=square)
+        least = square(best)
+        density = lambda t: (4 * t * (end - t) / end**2) ** 6  # a polynomial
+        f = lambda t: density(t) * mp.exp(-(square(t) - least) / (2 * tau**2))
+        inside = lambda width: [t for t in (best - width, best + width) if 0 <= t <= end]
+        width = end
+        while all(square(t) - least > 500 * tau**2 for t in inside(width)):
+            width /= 2  # so that beyond twice this a point has at most exp(-250) of the weight
+        low, high = max(best - 2 * width, 0), min(best + 2 * width, end)
+        marks = [low + (high - low) * k / 40 for k in range(41)]
+        size = max(map(f, marks))  # mp.quad stops at an absolute error, so of 1
+        total = mp.quad(lambda k: f(low + (high - low) * k / 40) / size, range(41))
+        total *= size * (high - low) / 40
+        normal = least / (2 * tau**2) + 3 * mp.log(2 * mp.pi * tau**2) / 2
+        return float(mp.log(total) - mp.log(mp.quad(density, [0, end])) - normal)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.05])
+def test_points_past_an_edge_against_mpmath(noise):
+    """There the exponent falls to its least with a slope of dist / tau^2: it is not flat there."""
+    helix = Helix(1.0, 3.0, 1.25)
+    problem = Quadrature(helix, Smooth(helix, Tilt(1, strength=0.0), (1.0,)), noise)
+    edges = torch.tensor([[0.0], [helix.axes[0].high]], dtype=torch.float64)
+    outwards = jacobian(helix.embed, edges)[:, :, 0] * torch.tensor([[-1.0], [1.0]])
+    aside = torch.tensor([0.1, 0.2, -0.1], dtype=torch.float64)
+    x = helix.embed(edges) + 0.3 * outwards + aside
+    assert helix.coordinates(x).isnan().all()
+    truth = x.new_tensor([helix_truth(helix, row, noise) for row in x.tolist()])
+    # an absolute error, as of a margin; a rule as long as in the middle of M is off by up to 1e-4
+    rounding = 4 * torch.finfo(x.dtype).eps * truth.abs()
+    assert ((problem.log_joint(x)[:, 0] - truth).abs() <= 1e-10 + rounding).all()
 
 
 def test_the_posterior_mean_is_that_of_the_weights():
