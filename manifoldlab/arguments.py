@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from manifoldlab import catalog
+from manifoldlab.architecture import restored
 from manifoldlab.interfaces import Model
 from manifoldlab.problems.base import BayesClassifier, Problem
 
@@ -53,18 +54,37 @@ def _is_of(value: Any, module: str) -> bool:
 
 
 def model(text: str, truth: Problem, device: str) -> Model:
-    """`bayes`, or the callable that a file of the user defines, checked at every call."""
+    """`bayes`, a checkpoint, or the callable that a file of the user defines, checked at every call."""
     if text == "bayes":
         return BayesClassifier(truth)
     file, separator, name = text.rpartition(":")
-    if not separator or not file.endswith(".py"):
+    if separator and file.endswith(".py"):
+        found = _defined(Path(file), name)
+    elif text.endswith(".safetensors") or (Path(text).exists() and not text.endswith(".py")):
+        found = _saved(Path(text), truth)
+    else:
         raise ValueError(
-            f"--model {text!r}: a model is bayes or FILE.py:FUNCTION; this version reads no checkpoints"
+            f"--model {text!r}: a model is bayes, FILE.py:NAME, FILE.safetensors, or the folder of a run"
         )
-    found = _defined(Path(file), name)
     if isinstance(found, nn.Module):
         found = found.to(device).eval()
     return Checked(found, text, truth.num_classes)
+
+
+def _saved(path: Path, truth: Problem) -> nn.Module:
+    """The network of a checkpoint, or of the one in the folder of a run, if it is for this problem."""
+    try:
+        found = restored(path / "model.safetensors" if path.is_dir() else path)
+    except ValueError as error:
+        raise ValueError(f"--model: {error}") from error
+    own = found.architecture
+    if (own.shape, own.num_classes) != (truth.shape, truth.num_classes):
+        raise ValueError(
+            f"--model: checkpoint {path} of {own} is for samples of shape {own.shape} and "
+            f"{own.num_classes or 'no'} classes, the problem has shape {truth.shape} and "
+            f"{truth.num_classes} classes: {truth!r}"
+        )
+    return found.model
 
 
 def _defined(file: Path, name: str) -> Callable[[Tensor], Tensor]:

@@ -9,6 +9,8 @@ from typing import Any
 import manifoldlab
 from manifoldlab import catalog
 
+SENTENCE = re.compile(r"(?<=\.)(?<!\bal\.)(?<!\beq\.)\s|\n\n")  # where one ends
+
 
 def kinds() -> dict[str, str]:
     """Every kind, with the first sentence of its docstring."""
@@ -25,7 +27,7 @@ def members(kind: str) -> dict[str, str]:
         raise ValueError(catalog.unknown("kind", kind, list(kinds())))
     if kind == "laws":
         return laws()
-    return {name: _sentence(catalog.source(kind, name)) for name in catalog.names(kind)}
+    return {name: _described(catalog.source(kind, name), name) for name in catalog.names(kind)}
 
 
 def laws() -> dict[str, str]:
@@ -52,7 +54,22 @@ def _law(tree: ast.Module) -> dict[str, Any] | None:
     return None
 
 
+def _described(file: Path, name: str) -> str:
+    """The first sentence, and the options of a function as it is called: [width=128, depth=2]"""
+    options = _options(ast.parse(file.read_text(encoding="utf-8")), name)
+    return _sentence(file) + (f" [{', '.join(options)}]" if options else "")
+
+
+def _options(tree: ast.Module, name: str) -> list[str]:
+    """The keyword-only arguments of a function, with their defaults."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            return [f"{a.arg}={ast.unparse(d)}" if d else a.arg for a, d in pairs]
+    return []
+
+
 def _sentence(file: Path) -> str:
     """The first one of a module's docstring."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return " ".join(re.split(r"(?<=\.)\s|\n\n", text, maxsplit=1)[0].split())
+    return " ".join(SENTENCE.split(text, maxsplit=1)[0].split())

@@ -46,8 +46,9 @@ class Probe:
     """Run a probe on a model at points of a problem; beside each field its isotropic null."""
 
     model: str = "bayes"
-    """bayes, or FILE.py:NAME: a function of x (n, *shape) to logits (n, K), an nn.Module, or a
-    function without arguments that makes one."""
+    """bayes; a checkpoint, FILE.safetensors or the folder of a run that has one; or FILE.py:NAME:
+    a function of x (n, *shape) to logits (n, K), an nn.Module, or a function without arguments
+    that makes one."""
     problem: str = "von_mises_sphere"
     """A problem of the catalog, or Python that builds one, such as
     'VonMisesSphere(Sphere(2), random_von_mises_fisher(2, (1, 1), 0), 0.1)'."""

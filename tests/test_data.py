@@ -1,9 +1,17 @@
-"""Data in memory: every sample once an epoch, in an order that its seed draws."""
+"""Data: every sample once an epoch, in an order that its seed draws, or new ones in every epoch."""
+
+from dataclasses import dataclass
+from typing import final
 
 import pytest
 import torch
+from torch import Tensor
 
+from manifoldlab.data.fresh_samples import fresh_samples
 from manifoldlab.data.in_memory import in_memory
+from manifoldlab.data.samples import samples
+from manifoldlab.interfaces import Batch, Data
+from manifoldlab.problems import von_mises_sphere
 
 X = torch.arange(20.0).reshape(10, 2)
 Y = torch.arange(10) % 3
@@ -30,9 +38,11 @@ def test_every_sample_once_in_the_order_of_the_seed() -> None:
         (X[:0], Y[:0], r"labels of shape \(0,\)"),
         (X.clone().fill_(float("nan")), Y, "data not finite in 20 of 20 numbers"),
         (X, Y + 1, "labels from 1 to 3 for 3 classes"),
+        (X, Y - 1, "labels from -1 to 1 for 3 classes"),
+        (X, Y.float(), "labels are of torch.int64, not of torch.float32"),
     ],
 )
-def test_wrong_data_are_refused(x, y, line: str) -> None:
+def test_wrong_data_are_refused(x: Tensor, y: Tensor, line: str) -> None:
     with pytest.raises(ValueError, match=line):
         in_memory(x, y, 3)
 
@@ -40,3 +50,69 @@ def test_wrong_data_are_refused(x, y, line: str) -> None:
 def test_empty_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="1 sample or more, not 0"):
         next(in_memory(X, Y, 3).batches(0, None))
+
+
+def test_regions_go_with_their_samples() -> None:
+    data = in_memory(X, Y, 3, region=X > 7)
+    for batch in data.batches(4, 2):
+        assert batch.region is not None and torch.equal(batch.region, batch.x > 7)
+    with pytest.raises(ValueError, match=r"regions of shape \(10,\) for samples \(10, 2\)"):
+        in_memory(X, Y, 3, region=Y > 1)
+
+
+PROBLEM = von_mises_sphere.examples(0)[0]
+
+
+@final
+@dataclass(frozen=True)
+class Marked:
+    """Of one class, with a region where x is positive."""
+
+    shape = (2, 3)
+    num_classes = 1
+
+    def sample(self, n: int, generator: torch.Generator) -> Batch:
+        x = torch.randn(n, 2, 3, generator=generator, dtype=torch.float64)
+        return Batch(x, torch.zeros(n, dtype=torch.int64), None, x > 0)
+
+
+def whole(data: Data, seed: int | None, size: int = 4) -> Batch:
+    x, y, _, region = zip(*data.batches(size, seed), strict=True)
+    marked = None if region[0] is None else torch.cat(region)
+    return Batch(torch.cat(x), torch.cat(y), None, marked)
+
+
+@pytest.mark.parametrize("source", [samples, fresh_samples])
+def test_samples_of_a_problem(source) -> None:  # type: ignore[no-untyped-def]
+    data = source(PROBLEM, 10, seed=3)
+    drawn = PROBLEM.sample(10, torch.Generator().manual_seed(3))
+    found = whole(data, None)
+    assert (data.shape, data.num_classes) == (PROBLEM.shape, PROBLEM.num_classes)
+    assert found.x.dtype == torch.float32 and torch.equal(found.x, drawn.x.float())
+    assert torch.equal(found.y, drawn.y)
+    exact = whole(source(PROBLEM, 10, seed=3, dtype=torch.float64), None)
+    assert torch.equal(exact.x, drawn.x)
+    assert not torch.equal(whole(source(PROBLEM, 10, seed=4), None).x, found.x)
+    marked = whole(source(Marked(), 10), 5)
+    assert marked.region is not None and torch.equal(marked.region, marked.x > 0)
+
+
+def test_samples_are_shuffled_and_fresh_samples_are_new() -> None:
+    fixed, fresh = samples(PROBLEM, 10), fresh_samples(PROBLEM, 10)
+    rows = lambda batch: set(map(tuple, batch.x.tolist()))
+    for seed in (1, 2):
+        assert rows(whole(fixed, seed)) == rows(whole(fixed, None))
+        assert not torch.equal(whole(fixed, seed).x, whole(fixed, None).x)
+    epochs = [rows(whole(fresh, seed)) for seed in (None, 0, 1, 2)]
+    epochs += [rows(whole(fresh_samples(PROBLEM, 10, seed=1), seed)) for seed in (None, 0, 1)]
+    assert len(set.union(*epochs)) == 70
+    assert torch.equal(whole(fresh, 2).x, whole(fresh, 2, size=3).x)  # however it is cut
+
+
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="an epoch has 1 sample or more, not 0"):
+        fresh_samples(PROBLEM, 0)
+    with pytest.raises(ValueError, match="a batch has 1 sample or more, not 0"):
+        next(fresh_samples(PROBLEM, 3).batches(0, None))
+    with pytest.raises(ValueError):
+        samples(PROBLEM, 0)

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import manifoldlab
-from manifoldlab import catalog
+from manifoldlab import arguments, catalog, checkpoints
+from manifoldlab.architecture import Architecture
+from manifoldlab.probes.tangent_alignment import tangent_alignment
 
 Run = Callable[..., tuple[int, str, str]]
 Refused = Callable[[tuple[int, str, str]], str]
@@ -79,7 +82,10 @@ def test_what_is_no_model_is_refused(
     ("arguments", "words"),
     [
         (["--model", "none.py:net"], "no file none.py"),
-        (["--model", "run/last.safetensors"], "reads no checkpoints"),
+        (["--model", "run/last.safetensors"], "no checkpoint run/last.safetensors: there is no"),
+        (["--model", "mine.py"], "a model is bayes, FILE.py:NAME, FILE.safetensors, or the folder"),
+        (["--model", str(Path(__file__).parent)], "tests/model.safetensors: there is no such file"),
+        (["--model", "run/last.pt"], "a model is bayes, FILE.py:NAME, FILE.safetensors, or"),
         (["--problem", "tub"], "did you mean tube?"),
         (["--problem", "Tube("], "'Tube(': SyntaxError"),
         (["--problem", "Sphere(2)"], "of type Sphere, not a problem"),
@@ -95,6 +101,79 @@ def test_wrong_use_of_probe_is_refused(
     run: Run, refused: Refused, arguments: list[str], words: str
 ) -> None:
     assert words in refused(run("probe", *arguments))
+
+
+ON_CIRCLE = Architecture("mlp", (2,), 2, {"width": 5})
+
+
+def saved(path: Path, case: Architecture, dtype: torch.dtype = torch.float32) -> Path:
+    model = case.build(0).to(dtype)
+    checkpoints.save(path, model.state_dict(), {"architecture": case.facts()})
+    return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_checkpoint_is_a_model(run: Run, tmp_path: Path, dtype: torch.dtype) -> None:
+    """By its file or by its folder: the network that it was saved from, probed at the same points."""
+    path, out = saved(tmp_path / "model.safetensors", ON_CIRCLE, dtype), tmp_path / "probe.json"
+    problem, network = arguments.problem(CIRCLE, 0), ON_CIRCLE.build(0).to(dtype)
+    batch = problem.sample(6, torch.Generator().manual_seed(0))
+    model = lambda x: network(x.to(dtype)).double()
+    exact = tangent_alignment(model, batch, problem.geometry(batch)).omega
+    for given in (path, tmp_path):
+        words = ["--model", str(given), "--problem", CIRCLE, "--samples", "6", "--out", str(out)]
+        assert run("probe", *words, "--quiet") == (0, "", "")
+        found = torch.tensor(json.loads(out.read_text())["fields"]["omega"], dtype=torch.float64)
+        assert (found - exact).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (
+            Architecture("mlp", (3,), 2),
+            "samples of shape (3,) and 2 classes, the problem has shape (2,)",
+        ),
+        (
+            Architecture("mlp", (2,), 4),
+            "shape (2,) and 4 classes, the problem has shape (2,) and 2",
+        ),
+        (Architecture("autoencoder", (2,)), "of shape (2,) and no classes"),
+    ],
+)
+def test_a_checkpoint_for_other_samples_is_refused(
+    run: Run, refused: Refused, tmp_path: Path, case: Architecture, words: str
+) -> None:
+    path = saved(tmp_path / "model.safetensors", case)
+    line = refused(run("probe", "--model", str(path), "--problem", CIRCLE))
+    assert words in line and str(case) in line and "VonMisesSphere" in line
+
+
+def of_another_architecture(path: Path) -> None:
+    facts = {"architecture": Architecture("mlp", (2,), 2, {"width": 6}).facts()}
+    checkpoints.save(path, ON_CIRCLE.build(0).state_dict(), facts)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: path.write_text("<!DOCTYPE html>\n<html>no such file</html>"), "a web page"),
+        (
+            lambda path: path.write_bytes(saved(path, ON_CIRCLE).read_bytes()[:-9]),
+            "it is cut short",
+        ),
+        (lambda path: torch.save(ON_CIRCLE.build(0).state_dict(), path), "weights_only=True"),
+        (lambda path: checkpoints.save(path, {}, {}), "names no architecture"),
+        (of_another_architecture, "its 2.weight is (5, 2) of torch.float32, the model's (6, 2)"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(
+    run: Run, refused: Refused, tmp_path: Path, write: Callable[[Path], object], words: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    write(path)
+    line = refused(run("probe", "--model", str(path), "--problem", CIRCLE))
+    assert "--model: " in line and str(path) in line and words in line
 
 
 @pytest.mark.parametrize("name", catalog.names("probes"))

@@ -1,1 +1,1 @@
-"""One source of labelled samples a file."""
+"""One source of labelled samples a file: Data, whose batches come in the order of a shuffle seed."""

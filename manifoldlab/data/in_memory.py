@@ -8,9 +8,9 @@ from torch import Tensor
 from manifoldlab.interfaces import Batch, Data
 
 
-def in_memory(x: Tensor, y: Tensor, num_classes: int) -> Data:
+def in_memory(x: Tensor, y: Tensor, num_classes: int, *, region: Tensor | None = None) -> Data:
     """An epoch goes through x (n, *shape) and y (n,) once, in the order that its seed draws."""
-    _check(x, y, num_classes)
+    _check(x, y, num_classes, region)
 
     def batches(size: int, seed: int | None = None) -> Iterator[Batch]:
         if size < 1:
@@ -19,14 +19,18 @@ def in_memory(x: Tensor, y: Tensor, num_classes: int) -> Data:
         if seed is not None:  # drawn on the CPU: the same order on every device
             order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         for index in torch.split(order.to(x.device), size):
-            yield Batch(x[index], y[index], index)
+            yield Batch(x[index], y[index], index, None if region is None else region[index])
 
     return Data(tuple(x.shape[1:]), num_classes, batches)
 
 
-def _check(x: Tensor, y: Tensor, num_classes: int) -> None:
+def _check(x: Tensor, y: Tensor, num_classes: int, region: Tensor | None) -> None:
     if y.shape != (len(x),) or not len(x):
         raise ValueError(f"labels of shape {tuple(y.shape)} for samples of shape {tuple(x.shape)}")
+    if y.dtype != torch.int64:
+        raise ValueError(f"labels are of torch.int64, not of {y.dtype}")
+    if region is not None and region.shape != x.shape:
+        raise ValueError(f"regions of shape {tuple(region.shape)} for samples {tuple(x.shape)}")
     if not bool(x.isfinite().all()):
         raise ValueError(f"data not finite in {int((~x.isfinite()).sum())} of {x.numel()} numbers")
     low, high = int(y.min()), int(y.max())

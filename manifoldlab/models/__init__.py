@@ -1,1 +1,1 @@
-"""One architecture a file: (shape, num_classes) to an nn.Module of inputs in the data's own units."""
+"""One network a file: NAME(shape, num_classes, options) -> an nn.Module of inputs in the data's units."""

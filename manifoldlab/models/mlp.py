@@ -5,7 +5,14 @@ from math import prod
 
 from torch import nn
 
-from manifoldlab.models.base import check_sizes
+from manifoldlab.models.base import (
+    Channels,
+    Options,
+    check_depth,
+    check_sizes,
+    normalizing,
+    perceptron,
+)
 
 
 def mlp(
@@ -15,13 +22,16 @@ def mlp(
     width: int = 128,
     depth: int = 2,
     activation: Callable[[], nn.Module] = nn.SiLU,
+    mean: Channels = (),
+    deviation: Channels = (),
 ) -> nn.Module:
     """`depth` hidden layers; the default activation is smooth, as laws with derivatives ask."""
     check_sizes(num_classes=num_classes, width=width)
-    if depth < 0:
-        raise ValueError(f"depth counts hidden layers, 0 or more, not {depth}")
-    sizes = [prod(shape), *[width] * depth]
-    layers: list[nn.Module] = [nn.Flatten()]
-    for size, following in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(size, following), activation()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
+    check_depth(depth)
+    layers = perceptron((prod(shape), *[width] * depth, num_classes), activation)
+    return nn.Sequential(normalizing(shape, mean, deviation), nn.Flatten(), *layers)
+
+
+def examples(shape: tuple[int, ...]) -> list[Options]:
+    normal = {"mean": (0.1,) * shape[0], "deviation": (0.3,) * shape[0]}
+    return [{"width": 8}, {"width": 6, "depth": 1, "activation": nn.ReLU, **normal}, {"depth": 0}]

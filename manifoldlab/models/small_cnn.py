@@ -1,8 +1,10 @@
 """A small convolutional network for images: two halvings, then the mean over the picture."""
 
+from collections.abc import Callable
+
 from torch import nn
 
-from manifoldlab.models.base import Channels, Normalize, check_image, check_sizes
+from manifoldlab.models.base import Channels, Options, check_image, check_sizes, normalizing
 
 
 def small_cnn(
@@ -10,22 +12,29 @@ def small_cnn(
     num_classes: int,
     *,
     width: int = 32,
+    activation: Callable[[], nn.Module] = nn.SiLU,
     mean: Channels = (),
     deviation: Channels = (),
 ) -> nn.Module:
-    """Smooth, without coupling of samples; mean and deviation by channel, none to leave x as it is."""
+    """Without batch normalization, so that it can be one of an ensemble."""
     check_image(shape, "small_cnn")
     check_sizes(num_classes=num_classes, width=width)
-    first: list[nn.Module] = [Normalize(mean, deviation)] if mean or deviation else []
     return nn.Sequential(
-        *first,
+        normalizing(shape, mean, deviation),
         nn.Conv2d(shape[0], width, 3, padding=1),
-        nn.SiLU(),
+        activation(),
         nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-        nn.SiLU(),
+        activation(),
         nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
-        nn.SiLU(),
+        activation(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(4 * width, num_classes),
     )
+
+
+def examples(shape: tuple[int, ...]) -> list[Options]:
+    if len(shape) != 3:
+        return []
+    normal = {"mean": (0.4,) * shape[0], "deviation": (0.2,) * shape[0]}
+    return [{"width": 4}, {"width": 3, "activation": nn.Softplus, **normal}]

@@ -10,22 +10,21 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from manifoldlab.models.base import check_sizes
+from manifoldlab.models.base import Options, check_sizes
 
 
 @final
 class TwoLayerRelu(nn.Module):
-    outer: Tensor
+    signs: Tensor
 
     def __init__(self, size: int, width: int, scale: float):
         super().__init__()
         self.inner = nn.Linear(size, width, bias=False)
         nn.init.normal_(self.inner.weight, std=scale)
-        signs = 1.0 - 2.0 * (torch.arange(width) % 2)
-        self.register_buffer("outer", signs / width**0.5)
+        self.register_buffer("signs", 1.0 - 2.0 * (torch.arange(width) % 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        f = self.inner(x.flatten(1)).relu() @ self.outer.to(x)
+        f = self.inner(x.flatten(1)).relu() @ self.signs.to(x) / len(self.signs) ** 0.5
         return torch.stack([f / 2, -f / 2], 1)
 
 
@@ -36,5 +35,12 @@ def two_layer_relu(
     check_sizes(width=width)
     if num_classes != 2:
         raise ValueError(f"two_layer_relu has one output and so 2 classes, not {num_classes}")
+    if scale is not None and not 0 < scale < torch.inf:
+        raise ValueError(f"scale, of the inner weights, must be positive and finite, not {scale}")
     size = prod(shape)
     return TwoLayerRelu(size, width, size**-0.5 if scale is None else scale)
+
+
+def examples(shape: tuple[int, ...]) -> list[Options]:
+    del shape
+    return [{"width": 6}, {"width": 9, "scale": 0.5}]
