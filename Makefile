@@ -11,10 +11,10 @@ RUN   := $(VENV)/bin/python
 PINS  := $(VENV)/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help verify test lint lint-code lint-format lint-types bench clean
+.PHONY: help verify test test-cluster lint lint-code lint-format lint-types bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 verify: $(STAMP)  ## verify the theorems: PROFILE=quick (default), full or thorough
 	$(RUN) -m manifoldlab verify --profile $(PROFILE)
@@ -27,6 +27,9 @@ verify: $(STAMP)  ## verify the theorems: PROFILE=quick (default), full or thoro
 test: lint  ## lint, then tests and theory checks (WORKERS=N: in N processes)
 	$(RUN) -m pytest tests -n $(WORKERS) --timeout=600
 	$(RUN) -m pytest theory_checks -n $(WORKERS) --timeout=600 --hypothesis-profile=quick
+
+test-cluster: $(STAMP)-cluster  ## tests on a cluster of two workers; installs the extra `cluster`
+	$(RUN) -m pytest tests/cluster --timeout=600
 
 lint: lint-code lint-format lint-types  ## ruff check, ruff format --check, mypy --strict
 
@@ -77,3 +80,7 @@ $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/pip
 	  echo "The set-up failed, see above. Repeat the command, or start afresh after: make clean"; exit 1; }
 	@touch $(STAMP)
 	@echo "==> set-up done"
+
+$(STAMP)-cluster: $(STAMP)
+	@PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) $(RUN) -m pip install -e '.[cluster]'
+	@touch $(STAMP)-cluster

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import manifoldlab
-from manifoldlab import catalog, records
+from manifoldlab import catalog, environment, files
 
 if TYPE_CHECKING:
     from manifoldlab import options
@@ -18,7 +18,7 @@ INTERRUPTED = 130  # as shells report SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exits 0 if all went well, 1 if a law is refuted, 2 after wrong use, in one line."""
+    """Exits 0 if all went well, 1 if a law is refuted or a run failed, 2 after wrong use, in one line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no such letter
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if error.name not in records.PACKAGES:
+        if error.name not in environment.PACKAGES:
             raise
         _complain(f"this command needs {error.name}: python -m pip install {error.name}")
     except (ValueError, OSError) as error:
@@ -59,9 +59,15 @@ def _run(arguments: list[str]) -> int:
         case options.Verify():
             return verify(command)
         case options.List():
-            return list_members(command.kind)
+            return list_members(command)
         case options.Probe():
             return probe(command)
+        case options.Figures():
+            from manifoldlab import figures
+
+            return figures.draw(command)
+        case _:
+            return of_experiment(command)
 
 
 def verify(command: "options.Verify") -> int:
@@ -74,17 +80,17 @@ def verify(command: "options.Verify") -> int:
     for law in command.laws:
         if law not in known:
             raise ValueError(catalog.unknown("law", law, list(known)))
-    records.check_writable(command.out)
+    files.check_writable(command.out)
     try:
         rows = _verified(command)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted, nothing was written to {command.out}") from None
-    environment = records.environment(rows[0]["device"])
-    records.write_json(command.out / "laws.json", rows)
-    records.write_json(command.out / "environment.json", environment)
+    made_with = environment.environment(rows[0]["device"])
+    files.write_json(command.out / "laws.json", rows)
+    files.write_json(command.out / "environment.json", made_with)
     bad = [row for row in rows if not _is_good(row)]
     _print_verdicts(command, rows, bad)
-    _write_page(command.out, rows, environment)
+    _write_page(command.out, rows, made_with)
     if not command.quiet:
         print(f"Report: {command.out / 'report.html'}")
         if command.profile == "quick":
@@ -105,7 +111,7 @@ def _verified(command: "options.Verify") -> Rows:
     known = verification.laws()
     chosen = [known[law] for law in dict.fromkeys(command.laws or known)]
     options: dict[str, Any] = {"profile": command.profile, "seed": command.seed, "device": device}
-    jobs = command.jobs or (_cores() if device == "cpu" else 1)
+    jobs = command.jobs or (environment.cores() if device == "cpu" else 1)
     rows = []
     with terminal.progress(len(chosen), quiet=command.quiet) as reporter:
         if min(jobs, len(chosen)) > 1:
@@ -121,11 +127,6 @@ def _verified(command: "options.Verify") -> Rows:
     return sorted(rows, key=lambda row: order.index(row["id"]))
 
 
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _print_verdicts(command: "options.Verify", rows: Rows, bad: Rows) -> None:
     from manifoldlab.report import terminal
 
@@ -135,24 +136,43 @@ def _print_verdicts(command: "options.Verify", rows: Rows, bad: Rows) -> None:
         print(f"{failure}\n")
 
 
-def _write_page(folder: Path, rows: Rows, environment: dict[str, Any]) -> None:
+def _write_page(folder: Path, rows: Rows, made_with: dict[str, Any]) -> None:
     report = folder / "report.html"
     report.unlink(missing_ok=True)  # no page of another run beside these numbers
     from manifoldlab.report import page
 
     try:
-        records.write_text(report, page.render(rows, environment))
+        files.write_text(report, page.render(rows, made_with))
     except KeyboardInterrupt:
         what = f"interrupted: laws.json and environment.json are in {folder}, report.html is not"
         raise KeyboardInterrupt(what) from None
 
 
-def list_members(kind: str) -> int:
+def of_experiment(command: "options.Run | options.Sweep | options.Explain") -> int:
+    from manifoldlab import options
+
+    given = command.command if isinstance(command, options.Explain) else command
+    if given.experiment not in catalog.names("experiments"):
+        known = catalog.names("experiments")
+        raise ValueError(catalog.unknown("experiment", given.experiment, known))
+    from manifoldlab import running
+
+    match command:
+        case options.Run():
+            return running.run(command)
+        case options.Sweep():
+            return running.run_all(command)
+        case options.Explain():
+            return running.explain(command)
+
+
+def list_members(command: "options.List") -> int:
     from manifoldlab import listing
 
-    lines = listing.members(kind) if kind else listing.kinds()
+    lines = listing.members(command.kind, command.results) if command.kind else listing.kinds()
     width = max(map(len, lines), default=0)
-    print("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in lines.items()))
+    for name, text in lines.items():
+        print(f"{name:{width}}  {text}".rstrip())
     return 0
 
 
@@ -162,14 +182,14 @@ def probe(command: "options.Probe") -> int:
         given = f"--samples {command.samples} --batch {command.batch}"
         raise ValueError(f"a probe needs samples, at least one at a time, not {given}")
     if command.out is not None:
-        records.check_file(command.out)
+        files.check_file(command.out)
     if command.probe not in catalog.names("probes"):
         raise ValueError(catalog.unknown("probe", command.probe, catalog.names("probes")))
     from manifoldlab import probing
 
     result = probing.run(command)
     if command.out is not None:
-        records.write_json(command.out, result.record())
+        files.write_json(command.out, result.record())
     if not command.quiet:
         result.show()
     return 0

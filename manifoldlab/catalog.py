@@ -69,4 +69,4 @@ def unknown(what: str, name: str, known: list[str]) -> str:
     folded = {other.casefold(): other for other in known}
     close = difflib.get_close_matches(name.casefold(), folded, 1)
     hint = f" (did you mean {folded[close[0]]}?)" if close else ""
-    return f"no {what} called {name!r}{hint}; there are {', '.join(known)}"
+    return f"no {what} called {name!r}{hint}; there are {', '.join(known) or 'none'}"

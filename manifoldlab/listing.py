@@ -2,12 +2,20 @@
 
 import ast
 import re
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import manifoldlab
-from manifoldlab import catalog
+from manifoldlab import catalog, records
+
+BESIDE = {  # the catalog's kinds
+    "laws": "One theorem a file of theory_checks, with the controls that must fail.",
+    "figures": "One figure a file of paper_figs, drawn from records.",
+    "results": "The records of each experiment, how many of them stale, damaged or failed.",
+}
 
 SENTENCE = re.compile(r"(?<=\.)(?<!\bal\.)(?<!\beq\.)\s|\n\n")  # where one ends
 
@@ -16,17 +24,17 @@ def kinds() -> dict[str, str]:
     """Every kind, with the first sentence of its docstring."""
     folder = Path(manifoldlab.__path__[0])
     found = {kind: _sentence(folder / kind / "__init__.py") for kind in catalog.kinds()}
-    return found | {
-        "laws": "One theorem a file of theory_checks, with the controls that must fail."
-    }
+    return found | BESIDE
 
 
-def members(kind: str) -> dict[str, str]:
-    """The members of a kind, or the laws."""
+def members(kind: str, root: Path = Path("results")) -> dict[str, str]:
+    """The members of a kind; of results, those in the folder `root`."""
     if kind not in kinds():
         raise ValueError(catalog.unknown("kind", kind, list(kinds())))
-    if kind == "laws":
-        return laws()
+    if kind in BESIDE:
+        listed: dict[str, Callable[[], dict[str, str]]]
+        listed = {"laws": laws, "figures": figures, "results": partial(results, root)}
+        return listed[kind]()
     return {name: _described(catalog.source(kind, name), name) for name in catalog.names(kind)}
 
 
@@ -39,6 +47,43 @@ def laws() -> dict[str, str]:
     files = (file for folder in folders for file in Path(folder).glob("check_*.py"))
     found = (_law(ast.parse(file.read_text(encoding="utf-8"))) for file in files)
     return dict(sorted((str(law["id"]), str(law["title"])) for law in found if law))
+
+
+def figures() -> dict[str, str]:
+    """Name and first sentence of every figure."""
+    folder = Path(manifoldlab.__path__[0]).parent / "paper_figs"
+    found = sorted(folder.glob("fig_*.py"))
+    if not found:
+        raise ValueError(f"there is no {folder}/fig_*.py: figures are drawn in a checkout")
+    return {file.stem.removeprefix("fig_"): _sentence(file) for file in found}
+
+
+def figure(name: str) -> Path:
+    """The script of a figure."""
+    return Path(manifoldlab.__path__[0]).parent / "paper_figs" / f"fig_{name}.py"
+
+
+def results(root: Path) -> dict[str, str]:
+    """Of each experiment with records or failures: how many."""
+    if not root.is_dir():
+        raise ValueError(f"there is no folder {root}: manifoldlab run and sweep make it")
+    counted = {folder.name: _counts(root, folder.name) for folder in sorted(root.iterdir())}
+    return {name: line for name, line in counted.items() if line}
+
+
+def _counts(root: Path, experiment: str) -> str:
+    damaged = list[str]()
+    runs = records.load(experiment, root, complain=damaged.append)
+    failed = len(list((root / experiment).glob("*.error")))
+    counts = {
+        "stale": sum(run.stale for run in runs),
+        "damaged": len(damaged),
+        "failed": failed,
+        "against the prediction": sum(not run.agrees for run in runs),
+    }
+    whole = [f"{len(runs)} runs"] if runs or damaged or failed else []
+    notable = [f"{count} {what}" for what, count in counts.items() if count]
+    return "\n".join([", ".join(whole + notable), *damaged])
 
 
 def _law(tree: ast.Module) -> dict[str, Any] | None:

@@ -1,14 +1,16 @@
 """The words of the command line: one dataclass a command, read by tyro. No torch."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 Profile = Literal["quick", "full", "thorough"]
 Device = Literal["auto", "cpu", "cuda"]
+Fields = tuple[tuple[str, tuple[str, ...]], ...]  # of an experiment: names and their words
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class List:
     """List the members of a kind, or the kinds."""
 
     kind: Annotated[Positional[str], arg(metavar="KIND")] = ""
-    """manifolds, densities, problems, probes, laws, ...; none lists the kinds."""
+    """manifolds, densities, problems, probes, laws, results, ...; none lists the kinds."""
+    results: Path = Path("results")
+    """Where the records are that `list results` lists."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,134 @@ class Probe:
     """Print no table."""
 
 
-Command = Verify | List | Probe
+@dataclass(frozen=True)
+class Run:
+    """Run an experiment and record it, unless it is recorded: run EXPERIMENT --field value ...
+
+    `run EXPERIMENT --help` shows the fields. Exit status: 0 it is recorded, 2 wrong use.
+    """
+
+    experiment: Annotated[Positional[str], arg(metavar="EXPERIMENT")]
+    fast: bool = False
+    """Start from the two-minute version of the configuration."""
+    out: Path = Path("results")
+    """The record goes to EXPERIMENT/HASH12 in this folder."""
+    again: bool = False
+    """Even if it is recorded; the old record stays until the new one is whole."""
+    quiet: bool = False
+    """Print nothing."""
+    fields: Suppress[Fields] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run an experiment for all values of its fields: sweep EXPERIMENT --field values ...
+
+    Values are one word: 'a,b,c', 'lin:a:b:n', 'log:a:b:n', or 'a:b' for the whole numbers from a
+    to b - 1; of a field of several numbers 'a,b;c,d'. What is recorded is not done again, what
+    failed is. `sweep EXPERIMENT --help` shows the fields. Exit status: 0 all is recorded, 1 a run
+    failed, 2 wrong use.
+    """
+
+    experiment: Annotated[Positional[str], arg(metavar="EXPERIMENT")]
+    fast: bool = False
+    """Start from the two-minute version of the configuration."""
+    out: Path = Path("results")
+    """Records go to EXPERIMENT/HASH12 in this folder."""
+    again: bool = False
+    """Do all runs again, recorded or not."""
+    renew: bool = False
+    """Do again what is stale: recorded by other sources than the present."""
+    jobs: int = 0
+    """Processes; 0 means one a core."""
+    engine: str = "local"
+    """local, or cluster: processes of dask.distributed, on this machine or, as
+    cluster=tcp://HOST:8786, of a scheduler that runs already."""
+    quiet: bool = False
+    """Print what failed, and nothing else."""
+    fields: Suppress[Fields] = ()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw the figures of paper_figs from records; where they are missing, say what makes them.
+
+    Exit status: 0 drawn, 1 one that was asked for by name has no records, or drawing failed.
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
+    """`manifoldlab list figures` has them; none means all that have records."""
+    results: Path = Path("results")
+    """Where the records are."""
+    out: Path = Path("docs/figures")
+    """Where NAME.pdf and NAME.png go."""
+
+
+@dataclass(frozen=True)
+class Explain:
+    """What `run EXPERIMENT --help` asks for."""
+
+    command: "Run | Sweep"
+
+
+Command = Verify | List | Probe | Run | Sweep | Figures | Explain
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "verify": Verify,
+    "list": List,
+    "probe": Probe,
+    "run": Run,
+    "sweep": Sweep,
+    "figures": Figures,
+}
+OF_EXPERIMENTS: dict[str, type[Run] | type[Sweep]] = {"run": Run, "sweep": Sweep}
 
 
 def parse(arguments: list[str]) -> Command:
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        {"verify": Verify, "list": List, "probe": Probe},
+    name, *words = arguments or [""]
+    if name in OF_EXPERIMENTS and words and not words[0].startswith("-"):
+        return _of_experiment(name, words[0], words[1:])
+    command: Command = _parse(arguments)
+    return command
+
+
+def _parse(arguments: list[str]) -> Any:
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
         prog="manifoldlab",
         description="Theory of perceptually aligned gradients, checked where the truth is known.",
         args=arguments,
         config=(FlagCreatePairsOff,),
     )
+
+
+def _of_experiment(name: str, experiment: str, words: list[str]) -> Command:
+    """What is no option of the command is a field of the experiment, looked at later."""
+    own, others = names(OF_EXPERIMENTS[name]), list[tuple[str, tuple[str, ...]]]()
+    mine, option = [name, experiment], None
+    if {"--help", "-h"} & set(words):
+        return Explain(OF_EXPERIMENTS[name](experiment, fast="--fast" in words))
+    for word in words:
+        if word.startswith("--"):
+            option, equals, value = word[2:].partition("=")
+            option = option.replace("-", "_")
+            if option in own:
+                mine.append(word)
+            elif option in dict(others):
+                raise ValueError(f"--{option} is given twice")
+            else:
+                others.append((option, (value,) if equals else ()))
+        elif option is None:
+            raise ValueError(f"{name} takes one experiment, and then --options, not {word!r}")
+        elif option in own:
+            mine.append(word)
+        else:
+            others[-1] = (option, (*others[-1][1], word))
+    command: Run | Sweep = replace(_parse(mine), fields=tuple(others))
     return command
+
+
+def names(command: type) -> tuple[str, ...]:
+    """Of the options of a command."""
+    return tuple(
+        field.name for field in fields(command) if field.name not in ("experiment", "fields")
+    )

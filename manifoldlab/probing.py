@@ -6,7 +6,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from manifoldlab import arguments, catalog, options, records
+from manifoldlab import arguments, catalog, options
+from manifoldlab.environment import environment
 from manifoldlab.evaluation import evaluate
 from manifoldlab.interfaces import Batch, Model, Probe
 from manifoldlab.problems.base import BayesClassifier, Problem
@@ -62,7 +63,7 @@ def run(command: options.Probe) -> Result:
     except RuntimeError as error:  # of autograd, say, where the logits do not depend on x
         what = f"{command.probe} of {command.model} on {problem!r}"
         raise ValueError(f"{what}: {error}") from error
-    return Result(command, problem, fields, records.environment(device))
+    return Result(command, problem, fields, environment(device))
 
 
 def _probed(

@@ -2,7 +2,7 @@
 
 Reads the laws.json of `manifoldlab verify` and draws; of each family of manifolds the worst case.
 
-    python paper_figs/fig_normal_leakage.py --results results/verify --out docs/figures
+    python paper_figs/fig_normal_leakage.py --results results --out docs/figures
 """
 
 import argparse
@@ -23,8 +23,8 @@ Curve = Mapping[str, Any]  # scales, left (measured), right (predicted)
 
 def curves(results: Path) -> Mapping[str, Curve]:
     """Of each family; one line that says how to make them where there are none."""
-    file = results / "laws.json"
-    make = f"make it with: manifoldlab verify B2 --profile full --out {results}"
+    file = results / "verify" / "laws.json"
+    make = f"make it with: manifoldlab verify B2 --profile full --out {file.parent}"
     if not file.is_file():
         raise SystemExit(f"there is no {file}; {make}")
     rows = {row["id"]: row for row in json.loads(file.read_text())}
@@ -75,7 +75,7 @@ def figure(found: Mapping[str, Curve]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results/verify"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     given = parser.parse_args()
     with matplotlib.rc_context(STYLE):

@@ -69,7 +69,7 @@ def test_laws_may_stand_before_and_behind_options() -> None:
 def test_the_kinds_are_listed(run: Run) -> None:
     status, out, _ = run("list")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == [*catalog.kinds(), "laws"]
+    assert [line.split()[0] for line in out.splitlines()] == [*catalog.kinds(), *listing.BESIDE]
 
 
 @pytest.mark.parametrize("kind", catalog.kinds())

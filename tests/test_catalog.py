@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from manifoldlab import catalog
+from manifoldlab import catalog, records
 
 KINDS = ["densities", "manifolds", "probes", "problems"]
-MEMBERS = [(kind, name) for kind in catalog.kinds() for name in catalog.names(kind)]
+MEMBERS = [
+    (kind, name)
+    for kind in catalog.kinds()
+    for name in catalog.names(kind)
+    if kind != "experiments"  # whose files define Config, FAST and main
+]
 
 
 def test_kinds_are_the_packages_of_members() -> None:
@@ -28,6 +33,13 @@ def test_every_file_defines_its_name(kind: str, name: str) -> None:
     assert callable(found)
     assert found.__module__ == catalog.module(kind, name).__name__ == f"manifoldlab.{kind}.{name}"
     assert catalog.module(kind, name).__doc__
+
+
+def test_every_experiment_has_a_claim_and_configurations() -> None:
+    for name in catalog.names("experiments"):
+        experiment = catalog.module("experiments", name)
+        assert experiment.__doc__ and callable(experiment.main), name
+        assert type(experiment.FAST) is experiment.Config and records.plain(experiment.Config())
 
 
 @pytest.mark.parametrize("kind", KINDS)

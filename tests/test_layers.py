@@ -12,21 +12,25 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (  # the top first
     "app",
-    "probing running",
+    "probing running figures",
     "report experiments faults",
-    "verification arguments options listing",
+    "verification arguments options listing configuration",
+    "judging",
     "strategies sweep",
-    "ensembles",
-    "theorem training evaluation",
+    "ensembles engines",
+    "training",
+    "theorem descent evaluation",
     "problems",
     "probes objectives tangents scores generation attribution metrics data",
-    "architecture",
+    "architecture integrand",
     "manifolds densities attacks models",
-    "energies gradients synchronized",
-    "calculus cover gaussian_components reach_bounds",
-    "directions draws expectations linalg mixtures nearest_point panels recomputed special statistics",
+    "energies gradients resuming",
+    "calculus cover gaussian_components gaussian_regimes reach_bounds",
+    "directions draws expectations linalg logistic_ridge mixtures nearest_point panels recomputed "
+    "schedules special statistics synchronized",
     "checkpoints",
-    "interfaces catalog records",
+    "interfaces records",
+    "catalog environment files ranges",
 )
 RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}
 

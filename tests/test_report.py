@@ -10,7 +10,8 @@ import pytest
 from markupsafe import Markup
 from matplotlib.path import Path as Outline
 
-from manifoldlab import catalog, records
+from manifoldlab import catalog
+from manifoldlab.environment import environment
 from manifoldlab.manifolds.closed_curve import ClosedCurve
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.report import formulas, page, pictures, plots, terminal
@@ -59,7 +60,7 @@ def no_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def render(*rows: dict[str, Any]) -> str:
-    return page.render(rows, records.environment("cpu"))
+    return page.render(rows, environment("cpu"))
 
 
 def test_text_around_formulas_is_escaped() -> None:

@@ -149,5 +149,31 @@ def fields(summary: Mapping[str, Mapping[str, float | None]]) -> Table:
     return table
 
 
+def metrics(found: Mapping[str, Any]) -> Table:
+    """Of an experiment: one row a metric, what was predicted beside what was measured."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("metric", overflow="fold")
+    for name in ("predicted", "measured", "interval", "agrees"):
+        table.add_column(name, justify="right")
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            ends = (value.get("low"), value.get("high"))
+            interval = "" if ends == (None, None) else " to ".join(map(_cell, ends))
+            cells = _cell(value.get("predicted")), _cell(value.get("measured")), interval
+            table.add_row(name, *cells, _agrees(value.get("agrees")))
+        elif not isinstance(value, list | tuple):  # those are for figures
+            table.add_row(name, "", _cell(value))
+    return table
+
+
+def _cell(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return short(value) if is_number or value is None else str(value)
+
+
+def _agrees(value: bool | None) -> Text:
+    return Text("") if value is None else Text(*(("yes", "green") if value else ("NO", "bold red")))
+
+
 def short(value: float | None, form: str = ".4g") -> str:
     return "-" if value is None else f"{value:{form}}".rstrip(".")

@@ -1,0 +1,84 @@
+"""Where and with what a result was made. No torch."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import manifoldlab
+
+PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "hypothesis", "tyro", "rich", "jinja2")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, threads, commit and hardware, as every result records them."""
+    return {
+        "manifoldlab": manifoldlab.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "threads": {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "torch": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
+        },
+        "hardware": {
+            "machine": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "device": device,
+            "device_name": _device_name(device),
+        },
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [*_program(), *sys.argv[1:]],
+    }
+
+
+def _program() -> list[str]:
+    """By its name only: where it is says nothing about a result."""
+    name = Path(sys.argv[0]).name
+    return ["python", "-m", "manifoldlab"] if name == "__main__.py" else [name]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str:
+    """The commit of the checkout that the package runs from, marked if it has been changed."""
+    here = Path(__file__).parent
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", __file__], capture_output=True, cwd=here
+        )
+        result = subprocess.run(git, capture_output=True, text=True, cwd=here)
+    except OSError:
+        return "unknown"
+    return (result.stdout.strip() or "unknown") if tracked.returncode == 0 else "unknown"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _device_name(device: str) -> str | None:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and device.startswith("cuda") else None
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
