@@ -2,6 +2,7 @@
 process that holds part of a batch draws for all of it, so that two processes equal one.
 """
 
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -64,3 +65,13 @@ def _of_one(draw: Draw, like: Tensor, generator: torch.Generator) -> Tensor:
     where: dict[str, Any] = {"dtype": like.dtype, "device": generator.device}
     drawn = draw(held.total, *like.shape[1:], generator=generator, **where)
     return drawn[held.start : held.stop].to(like.device)
+
+
+def source(seed: int, *names: object) -> torch.Generator:
+    """A generator for one of the uses of a seed, unlike those for its other uses and other seeds."""
+    return torch.Generator().manual_seed(number(seed, *names))
+
+
+def number(seed: int, *names: object) -> int:
+    """A seed for one of the uses of a seed."""
+    return zlib.crc32("/".join(map(str, (seed, *names))).encode())

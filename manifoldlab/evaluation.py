@@ -1,4 +1,4 @@
-"""Runs a probe over a stream of batches."""
+"""Runs a probe over a stream of batches, in one process or in all those that torchrun started."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manifoldlab import synchronized
 from manifoldlab.interfaces import Batch, Geometry, Model, Probe
 
 
@@ -14,17 +15,43 @@ def evaluate(probe: Probe, model: Model, batches: Iterable[Batch], geometry: Geo
 
     Data that are not finite are refused before they reach the model, fields that are not finite
     after the probe: here, and not in the probes, because to look is to wait for the device.
+
+    Processes take turns at the batches, and each has the record of all: a probe sees the batches
+    that it would see in one process, so that what it draws for them is the same, too.
     """
-    parts = []
-    for batch in batches:
-        _check_finite("data", batch.x)
-        part = probe(model, batch, geometry.at(batch))
-        for name, field in part._asdict().items():
-            _check_finite(f"{name} of {type(part).__name__}", field)
-        parts.append(part)
-    if not parts:
+    synchronized.join()
+    here, count = synchronized.rank(), synchronized.processes()
+    parts, lengths, first = [], [], None
+    for turn, batch in enumerate(batches):
+        first = first or batch
+        lengths.append(len(batch.x))
+        if turn % count == here:
+            parts.append(_probed(probe, model, batch, geometry))
+    if first is None:
         raise ValueError("no batches to probe")
-    return type(parts[0])(*(torch.cat(field) for field in zip(*parts, strict=True)))
+    if not parts:  # fewer batches than processes: only the names and shapes of the fields count
+        part = _probed(probe, model, first, geometry)
+        parts.append(type(part)(*(field[:0] for field in part)))
+    fields = (torch.cat(field) for field in zip(*parts, strict=True))
+    return type(parts[0])(*(_in_order(field, lengths) for field in fields))
+
+
+def _probed(probe: Probe, model: Model, batch: Batch, geometry: Geometry) -> Any:
+    _check_finite("data", batch.x)
+    part = probe(model, batch, geometry.at(batch))
+    for name, field in part._asdict().items():
+        _check_finite(f"{name} of {type(part).__name__}", field)
+    return part
+
+
+def _in_order(own: Tensor, lengths: list[int]) -> Tensor:
+    """The rows of all batches, of which each process has those whose turn was its own."""
+    count = synchronized.processes()
+    if count == 1:
+        return own
+    found = synchronized.gather(own, [sum(lengths[start::count]) for start in range(count)])
+    split = [torch.split(rows, lengths[start::count]) for start, rows in enumerate(found)]
+    return torch.cat([split[turn % count][turn // count] for turn in range(len(lengths))])
 
 
 def _check_finite(what: str, values: Tensor) -> None:

@@ -13,4 +13,5 @@ def cross_entropy(
     del generator
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing lies in [0, 1], not at {label_smoothing}")
-    return F.cross_entropy(model(batch.x), batch.y, label_smoothing=label_smoothing)
+    logits, y = model(batch.x), batch.y
+    return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction="none").mean()
