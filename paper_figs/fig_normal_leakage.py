@@ -5,18 +5,17 @@ Reads the laws.json of `manifoldlab verify` and draws; of each family of manifol
     python paper_figs/fig_normal_leakage.py --results results --out docs/figures
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from manifoldlab.report.plots import STYLE, Look, looks
+from manifoldlab.report import paper
+from manifoldlab.report.plots import Look, looks
 
 Curve = Mapping[str, Any]  # scales, left (measured), right (predicted)
 
@@ -73,19 +72,9 @@ def figure(found: Mapping[str, Curve]) -> Figure:
     return page
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
-    given = parser.parse_args()
-    with matplotlib.rc_context(STYLE):
-        page = figure(curves(given.results))
-        given.out.mkdir(parents=True, exist_ok=True)
-        for suffix, dated in (("pdf", "CreationDate"), ("png", "Creation Time")):
-            file = given.out / f"normal_leakage.{suffix}"
-            page.savefig(file, dpi=200, metadata={dated: None})
-            print(file)
+def draw(results: Path) -> Figure:
+    return figure(curves(results))
 
 
 if __name__ == "__main__":
-    main()
+    paper.main("normal_leakage", __doc__, draw)

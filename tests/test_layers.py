@@ -25,7 +25,7 @@ LAYERS = (  # the top first
     "architecture integrand",
     "manifolds densities attacks models",
     "energies gradients resuming",
-    "calculus cover gaussian_components gaussian_regimes reach_bounds",
+    "calculus comparison cover gaussian_components gaussian_regimes reach_bounds",
     "directions draws expectations linalg logistic_ridge mixtures nearest_point panels recomputed "
     "schedules special statistics synchronized",
     "checkpoints",
