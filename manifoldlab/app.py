@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.name not in environment.PACKAGES:
             raise
         _complain(f"this command needs {error.name}: python -m pip install {error.name}")
+    except FloatingPointError as error:  # a training that diverged
+        _complain(" ".join(str(error).split()))
+        sys.exit(1)
     except (ValueError, OSError) as error:
         _complain(" ".join(str(error).split()))
     sys.exit(2)
@@ -55,6 +58,7 @@ def _run(arguments: list[str]) -> int:
     from manifoldlab import options
 
     command = options.parse(arguments)
+    _check_alone(command)
     match command:
         case options.Verify():
             return verify(command)
@@ -68,6 +72,15 @@ def _run(arguments: list[str]) -> int:
             return figures.draw(command)
         case _:
             return of_experiment(command)
+
+
+def _check_alone(command: "options.Command") -> None:
+    """Of many processes each would do the same, and write the same files."""
+    from manifoldlab import options
+
+    if environment.processes() > 1 and not isinstance(command, options.Run | options.Probe):
+        name = type(command).__name__.lower()
+        raise ValueError(f"torchrun is for run and probe; call {name} without it")
 
 
 def verify(command: "options.Verify") -> int:
@@ -188,8 +201,9 @@ def probe(command: "options.Probe") -> int:
     from manifoldlab import probing
 
     result = probing.run(command)
-    if command.out is not None:
+    first = environment.rank() == 0  # of the processes of torchrun, which all have the result
+    if command.out is not None and first:
         files.write_json(command.out, result.record())
-    if not command.quiet:
+    if not command.quiet and first:
         result.show()
     return 0

@@ -25,6 +25,7 @@ def environment(device: str) -> dict[str, Any]:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
             "torch": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
         },
+        "processes": processes(),
         "hardware": {
             "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
@@ -82,3 +83,13 @@ def _device_name(device: str) -> str | None:
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes() -> int:
+    """Those that torchrun started, of which this is one; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def rank() -> int:
+    """Which of them this is: the first, 0, records and speaks."""
+    return int(os.environ["RANK"]) if processes() > 1 else 0

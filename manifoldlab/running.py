@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,16 +35,16 @@ def explain(command: options.Explain) -> int:
 
 
 def run(command: options.Run) -> int:
-    start = default(command.experiment, fast=command.fast)
+    """Under torchrun the first process speaks for all."""
+    start, quiet = default(command.experiment, fast=command.fast), command.quiet
     own = options.names(options.Run)
     config = configuration.configured(start, dict(command.fields), options=own)
     job = _job(command.experiment, config, command.out, again=command.again, wait=True)
     files.check_writable(job.folder.parent)
-    known = _found(job)
-    with live.bar(command.experiment, quiet=command.quiet) as tell:
+    known, quiet = _found(job), quiet or environment.rank() > 0
+    with live.bar(command.experiment, quiet=quiet) as tell:
         made = perform(job, tell)
-    assert made is not None  # for it waits
-    if not command.quiet:
+    if made is not None and not quiet:
         _show(made, found=known is not None and not command.again)
     return 0
 
@@ -60,16 +61,34 @@ def _show(made: records.Run, *, found: bool) -> None:
 
 
 def perform(job: Job, tell: Callable[[float, str], None] | None = None) -> records.Run | None:
-    """The record, made or found; None while another process makes it."""
+    """The record, made or found; None while another process makes it.
+
+    Of the processes that torchrun started all do the run, and the first one holds the lock,
+    records, and has the record.
+    """
     here = records.sources(job.experiment)
     if here != job.sources:
         raise ValueError(f"this process has sources {here}, and was asked by sources {job.sources}")
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.lock(job.lock, wait=job.wait) as ours:
+    first = environment.rank() == 0
+    with files.lock(job.lock, wait=job.wait) if first else nullcontext(True) as ours:
         if not ours:
             return None
         found = _found(job)
-        return _made(job, tell) if job.redo(found) else found
+        if not _agreed(job.redo(found)):
+            return found
+        outcome, seconds = _outcome(job, tell)
+        return _recorded(job, outcome, seconds) if _agreed(True) and first else None
+
+
+def _agreed(redo: bool) -> bool:
+    """Among the processes of torchrun, as the first one says, when all have come here."""
+    if environment.processes() == 1:
+        return redo
+    from manifoldlab import synchronized
+
+    synchronized.join()
+    return synchronized.of_first(redo)
 
 
 def _found(job: Job) -> records.Run | None:
@@ -97,18 +116,23 @@ class Working:
             self.tell(done, what)
 
 
-def _made(job: Job, tell: Callable[[float, str], None] | None) -> records.Run:
-    files.clear(job.folder)
+def _outcome(job: Job, tell: Callable[[float, str], None] | None) -> tuple[records.Outcome, float]:
+    """And the seconds that it took."""
     start = perf_counter()
-    main = catalog.module("experiments", job.experiment).main
-    progress = Working(job.work, tell)
-    outcome: records.Outcome = main(job.config, progress)
+    outcome = catalog.module("experiments", job.experiment).main(
+        job.config, Working(job.work, tell)
+    )
+    return outcome, perf_counter() - start
+
+
+def _recorded(job: Job, outcome: records.Outcome, seconds: float) -> records.Run:
+    files.clear(job.folder)  # what a killed process left of the same run
     made = records.save(
         job.folder,
         job.experiment,
         records.plain(job.config),
         outcome,
-        seconds=perf_counter() - start,
+        seconds=seconds,
         write_model=_writer(outcome),
         replace=job.folder.exists() or files.former(job.folder).exists(),
     )

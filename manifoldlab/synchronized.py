@@ -65,6 +65,13 @@ def copy_first(tensors: Iterable[Tensor]) -> None:
             tensor.detach().copy_(sent)
 
 
+def of_first(flag: bool) -> bool:
+    """What the first process says; none goes on before all have come here."""
+    said = torch.tensor(int(flag and rank() == 0))
+    add_up(said)
+    return bool(said)
+
+
 def check_alike(value: int, what: str) -> None:
     """Refuses a number that differs from the first process's."""
     first = torch.tensor(value)
@@ -165,6 +172,8 @@ class BatchNorm(nn.Module):
         own = wide.new_tensor([x.numel() // x.shape[1]])
         sums = total(torch.cat([wide.sum(dims), own]))
         mean, count = sums[:-1] / sums[-1].detach(), sums[-1].detach()
+        if x.numel() <= x.shape[1] and bool(count <= 1):  # a device waits for such shares alone
+            raise ValueError("BatchNorm needs two samples or more in each batch, not one")
         centred = wide - mean.reshape(shape)
         variance = total(centred.square().sum(dims)) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))

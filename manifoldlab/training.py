@@ -180,10 +180,9 @@ def _keep(state: State, plan: Plan, total: int, stopped: bool) -> None:
     if stopped or state.step % plan.every == 0:
         _look(state, plan)
     if stopped:
-        raise SystemExit(
-            f"stopped by SIGTERM after step {state.step} of {total}; "
-            f"the same call goes on from {plan.checkpoint}"
-        )
+        what = f"stopped by SIGTERM after step {state.step} of {total}; "
+        line = f"{what}the same call goes on from {plan.checkpoint}"
+        raise SystemExit(line if synchronized.rank() == 0 else 1)
 
 
 def _close_epoch(state: State, count: int) -> None:

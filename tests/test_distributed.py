@@ -1,14 +1,23 @@
 """Two processes are one: training, BatchNorm and evaluation under torchrun give what one process gives."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from manifoldlab import files, records
 from manifoldlab.checkpoints import load
+from manifoldlab.synchronized import BatchNorm
+
+Run = Callable[..., tuple[int, str, str]]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 # Run once alone and once by two processes; 33 and 32 rows: uneven shares, and in the end an empty one.
 PROGRAM = """
@@ -17,7 +26,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from torch import nn
-from manifoldlab import synchronized
+from manifoldlab import catalog, synchronized
 from manifoldlab.checkpoints import save
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
@@ -39,9 +48,10 @@ draw = lambda seed, *shape: torch.randn(*shape, generator=source(seed), dtype=to
 def network(seed, norm):
     with torch.random.fork_rng():
         torch.manual_seed(seed + 10 * here * (norm is nn.Identity))  # the first process's count
-        return nn.Sequential(nn.Linear(3, 8), norm(), nn.SiLU(), nn.Linear(8, 2)).double()
+        first = nn.Linear(3, 8, bias=norm is nn.Identity)  # a shift that BatchNorm takes away again
+        return nn.Sequential(first, norm(), nn.SiLU(), nn.Linear(8, 2)).double()
 
-x = draw(1, 66, 3)
+x = nn.functional.normalize(draw(1, 66, 3))
 data = in_memory(x, (x[:, 0] > 0).long(), 2)
 found = {}
 for name, objective, norm in (
@@ -55,6 +65,13 @@ for name, objective, norm in (
                     checkpoint=folder / f"{name}.ckpt")
     found |= {f"{name}.{k}": v for k, v in model.state_dict().items()} | {f"{name}.loss": history.loss}
     found |= {f"{name}.seconds": torch.tensor(history.seconds)}
+for name in catalog.names("objectives"):  # each that draws or attacks does so for all of the batch
+    objective = catalog.find("objectives", name)
+    if name == "normal_penalty":
+        objective = partial(objective, geometry=Sphere(2))
+    model = network(0, partial(nn.BatchNorm1d, 8))
+    train(model, objective, data, epochs=1, batch_size=33)
+    found |= {f"{name}.{k}": v for k, v in model.state_dict().items()}
 models = [network(seed, partial(nn.LayerNorm, 8)) for seed in range(2)]
 history = train_ensemble(models, noise_augmentation, data, seeds=(0, 1), strengths=(0.1, 0.2),
                          epochs=2, batch_size=65)
@@ -77,8 +94,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     program = one / "program.py"
     program.write_text(PROGRAM)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for folder, start in ((one, []), (two, torchrun)):
+    for folder, start in ((one, []), (two, TORCHRUN)):
         command = [sys.executable, *start, str(program), str(folder)]
         made = subprocess.run(
             command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -106,3 +122,76 @@ def test_probes_give_the_same_bits(runs: tuple[Path, Path]) -> None:
     one = {name: t for name, t in found(runs[0], 0).items() if name.startswith(("turns", "alone"))}
     two = found(runs[1], 0)
     assert one and all((t - two[name]).abs().max() < 1e-8 for name, t in one.items())
+
+
+def test_one_sample_has_no_variance() -> None:
+    """As torch says of its own BatchNorm; a share of one sample is enough where there are others."""
+    layer = BatchNorm(torch.nn.BatchNorm1d(3))
+    with pytest.raises(ValueError, match="two samples or more in each batch, not one"):
+        layer(torch.ones(1, 3))
+    assert layer.eval()(torch.ones(1, 3)).shape == (1, 3)
+
+
+def started(toy: Path, words: list[str]) -> "subprocess.Popen[str]":
+    """A command, as two processes."""
+    path = os.pathsep.join([str(toy.parent / "package"), str(Path(files.__file__).parents[1])])
+    return subprocess.Popen(
+        [sys.executable, *TORCHRUN, "-m", "manifoldlab", *words],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_same_command_under_torchrun_goes_on_and_makes_the_same_record(
+    toy: Path, tmp_path: Path, run: Run
+) -> None:
+    """Stopped by SIGTERM first; as many marks as processes; the first one alone speaks and records."""
+    words = ["run", "toy_training", "--epochs", "10", "--pause", "0.02", "--out"]
+    assert run(*words, str(tmp_path / "one"), "--quiet")[0] == 0
+    (alone,) = records.load("toy_training", tmp_path / "one")
+    with started(toy, [*words, str(tmp_path / "two")]) as stopped:
+        wait_for(tmp_path / "two", "toy_training/.*/ensemble.safetensors")
+        stopped.send_signal(signal.SIGTERM)
+        said = stopped.communicate()[1]
+    assert said.count("stopped by SIGTERM after step ") == 1 and "of 60; the same call" in said
+    assert records.load("toy_training", tmp_path / "two") == []
+    with started(toy, [*words, str(tmp_path / "two")]) as whole:
+        shown, said = whole.communicate()
+    assert whole.returncode == 0, said
+    assert (
+        shown.count("Recorded: ") == shown.count("omega") == 1 and said.count("toy_training") <= 1
+    )
+    (made,) = records.load("toy_training", tmp_path / "two")
+    assert [p.name for p in made.folder.parent.iterdir()] == [made.folder.name]
+    assert len(list(toy.glob("*.start"))) == 1 + 2 + 2
+    assert made.environment["processes"] == 2 and alone.environment["processes"] == 1
+    check_alike(made, alone)
+
+
+def check_alike(made: records.Run, alone: records.Run) -> None:
+    """Metrics to 1e-5, as is promised; weights of 120 steps of single precision, too."""
+    flat = lambda run: [*run.metrics["loss"], *(run.metrics[k] for k in ("one", "omega", "steps"))]
+    assert flat(made) == pytest.approx(flat(alone), abs=1e-5)
+    (mine, facts), (theirs, others) = (load(r.folder / "model.safetensors") for r in (made, alone))
+    assert json.dumps(facts) == json.dumps(others) and mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        assert (value.double() - theirs[name].double()).abs().max() < 1e-5, name
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    end = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < end, f"no {pattern} in {folder}"
+        time.sleep(0.01)
+
+
+def test_other_commands_are_refused_under_torchrun(
+    run: Run, refused: Callable[[tuple[int, str, str]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "1"), ("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    for words in (["verify", "A1"], ["sweep", "toy", "--seed", "0:2"], ["list"], ["figures"]):
+        line = refused(run(*words))
+        assert f"torchrun is for run and probe; call {words[0]} without it" in line

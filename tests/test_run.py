@@ -206,6 +206,17 @@ def test_checkpoints_stay_until_the_run_is_recorded(toy: Path, tmp_path: Path, r
     assert left(tmp_path) == []  # the toy writes a checkpoint into its folder
 
 
+def test_a_training_that_diverges_ends_in_one_line(toy: Path, tmp_path: Path, run: Run) -> None:
+    """Which names the step, the objective and the last finite checkpoint, for there is one to go on from."""
+    words = ["run", "toy_training", "--lr", "1e30", "--epochs", "2", "--out", str(tmp_path)]
+    for _ in range(2):
+        status, shown, said = run(*words)
+        assert status == 1 and shown == "" and said.count("\n") == 1
+        assert said.startswith("manifoldlab: all members: 0 from step ")
+        assert "not finite: noise_augmentation; the last finite checkpoint is " in said
+    assert not records.load("toy_training", tmp_path)
+
+
 def test_a_model_is_kept_with_its_facts(
     toy: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
