@@ -1,8 +1,9 @@
 """A figure of paper_figs: its options, the records that it reads, and a PDF and a PNG fit for a paper."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -32,8 +33,17 @@ def footnote(page: Figure, found: Sequence[records.Run]) -> None:
     page.supxlabel(records.note(found), fontsize=6.5, color=colour, x=0.995, ha="right")
 
 
-def main(name: str, summary: str | None, draw: Callable[[Path], Figure]) -> None:
-    """Draws from the records of --results, and prints the files that it wrote."""
+def main(
+    name: str,
+    summary: str | None,
+    draw: Callable[[Path], Figure],
+    *,
+    texts: Mapping[str, Callable[[Path], str]] = MappingProxyType({}),
+) -> None:
+    """Draws from the records of --results, and prints the files that it wrote.
+
+    `texts` are further files by their suffixes, for a LaTeX table, say.
+    """
     parser = argparse.ArgumentParser(description=(summary or "").partition("\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
@@ -44,4 +54,8 @@ def main(name: str, summary: str | None, draw: Callable[[Path], Figure]) -> None
         for suffix, dated in (("pdf", "CreationDate"), ("png", "Creation Time")):
             file = given.out / f"{name}.{suffix}"
             page.savefig(file, dpi=200, metadata={dated: None})
+            print(file)
+        for suffix, write in texts.items():
+            file = given.out / f"{name}.{suffix}"
+            file.write_text(write(given.results), encoding="utf-8")
             print(file)
