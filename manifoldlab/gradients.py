@@ -21,8 +21,7 @@ def logit_sum(logits: Tensor, y: Tensor) -> Tensor:
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Logit of the label minus the best other logit."""
-    others = logits.scatter(1, y[:, None], -torch.inf)
-    return logit(logits, y) - others.amax(1)
+    return logit(logits, y) - _others(logits, y).amax(1)
 
 
 def log_marginal(logits: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +31,18 @@ def log_marginal(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def log_posterior(logits: Tensor, y: Tensor) -> Tensor:
-    return logits.log_softmax(1).gather(1, y[:, None]).squeeze(1)
+    """-log(1 + exp z), z = logsumexp of the others - logit of the label.
+
+    log_softmax has the gradient 1 - p at the label, which is rounding where p is near 1: in float32
+    from z = -16 on. Here it is a product of two factors that are exact to rounding.
+    """
+    z = _others(logits, y).logsumexp(1) - logit(logits, y)
+    return -torch.logaddexp(z, torch.zeros_like(z))
+
+
+def _others(logits: Tensor, y: Tensor) -> Tensor:
+    """All logits, that of the label -inf."""
+    return logits.scatter(1, y[:, None], -torch.inf)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

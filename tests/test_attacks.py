@@ -192,7 +192,7 @@ def slow_pgd(model, x: Tensor, y: Tensor, start: Tensor, sizes: list[float], sup
 
 
 PACES = {  # the option, and ten sizes at radius 0.4
-    "falling": (falling, [0.4, 0.36, 0.32, 0.28, 0.24, 0.2, 0.16, 0.12, 0.08, 0.04]),
+    "falling": (falling, [0.8, 0.72, 0.64, 0.56, 0.48, 0.4, 0.32, 0.24, 0.16, 0.08]),
     "steady": (Steady(), [0.1] * 10),
     "given": (0.07, [0.07] * 10),
 }

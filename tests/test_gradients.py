@@ -134,3 +134,22 @@ def test_inputs_stay_as_they_are(head: Head, network: Network, points: Tensor) -
 def test_margins_are_positive_where_the_label_wins() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]])
     assert gradients.margin(logits, torch.tensor([1, 0])).tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("head", [gradients.log_posterior, gradients.cross_entropy])
+@pytest.mark.parametrize("lead", [0.0, 8.0, 16.0, 30.0, 80.0, -200.0])
+def test_gradients_of_confident_classifiers_keep_their_digits(head: Head, lead: float) -> None:
+    """In float32 p itself rounds to 1 from a lead of 17 on, and the gradient is 1 - p."""
+    rows = torch.tensor([[0.3, -0.7], [0.2, 0.5], [-0.4, 0.1]], dtype=torch.float64)
+
+    def gradient(dtype: torch.dtype) -> Tensor:
+        model = lambda x: x @ rows.mT.to(dtype) + torch.tensor([lead, 0.0, -0.5], dtype=dtype)
+        point = torch.tensor([[0.1, 0.2]], dtype=dtype)
+        return input_gradient(model, point, torch.tensor([0]), head).double()
+
+    p = lambda x: (x @ rows.mT + torch.tensor([lead, 0.0, -0.5], dtype=torch.float64)).softmax(1)
+    others = p(torch.tensor([[0.1, 0.2]], dtype=torch.float64))[0, 1:]
+    exact = (others[:, None] * (rows[0] - rows[1:])).sum(0)  # d log p_0 / dx
+    exact = exact if head is gradients.log_posterior else -exact
+    for dtype, digits in ((torch.float64, 1e-13), (torch.float32, 1e-4)):  # of z, rounded at 80
+        assert (gradient(dtype) - exact).norm() <= digits * exact.norm()

@@ -2,8 +2,8 @@
 
     v <- nearest point of the ball to  v + size * steepest(gradient at x + v)
 
-The first step reaches the edge and the last is short (`falling`), which on digits finds more than the
-published 2.5 radius / steps (`Steady`) does; with one step it is the fast gradient method.
+The first step reaches past the edge and the last is short (`falling`), which on digits finds more than
+the published 2.5 radius / steps (`Steady`) does; with one step it is the fast gradient method.
 
 The passes are those that cannot be avoided, `steps` forward and backward ones to the input; `best`, the
 worst point seen in place of the last one, costs one more forward. Nothing accumulates in parameters.
@@ -38,7 +38,7 @@ Pace = Callable[[Tensor, int], list[Tensor]]  # radius, number of steps -> size 
 
 
 def falling(radius: Tensor, steps: int) -> list[Tensor]:
-    return [(1 - i / steps) * radius for i in range(steps)]
+    return [2 * (1 - i / steps) * radius for i in range(steps)]
 
 
 @final
