@@ -111,10 +111,19 @@ def beside(path: Path, what: str) -> Path:
     return path.with_name(f".{path.name}.{what}")
 
 
-def clear(path: Path, what: str = "new") -> None:
-    """Removes the hidden folders beside `path`: the new ones that killed processes left, say."""
-    for left in path.parent.glob(beside(path, f"{what}-*").name):
+def clear_new(path: Path) -> None:
+    """Removes the new folders that killed processes left."""
+    for left in path.parent.glob(beside(path, "new-*").name):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def clear_beside(path: Path) -> None:
+    """Removes all that killed processes left beside a folder that is there; its lock is ours."""
+    for left in path.parent.glob(beside(path, "*").name) if path.exists() else ():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        elif left != beside(path, "lock"):
+            left.unlink(missing_ok=True)
 
 
 def _flush(folder: Path) -> None:

@@ -75,10 +75,13 @@ def perform(job: Job, tell: Callable[[float, str], None] | None = None) -> recor
         if not ours:
             return None
         found = _found(job)
-        if not _agreed(job.redo(found)):
-            return found
-        outcome, seconds = _outcome(job, tell)
-        return _recorded(job, outcome, seconds) if _agreed(True) and first else None
+        if _agreed(job.redo(found)):
+            outcome, seconds = _outcome(job, tell)
+            found = _recorded(job, outcome, seconds) if _agreed(True) and first else None
+        if first:
+            job.error.unlink(missing_ok=True)
+            files.clear_beside(job.folder)
+        return found
 
 
 def _agreed(redo: bool) -> bool:
@@ -126,8 +129,8 @@ def _outcome(job: Job, tell: Callable[[float, str], None] | None) -> tuple[recor
 
 
 def _recorded(job: Job, outcome: records.Outcome, seconds: float) -> records.Run:
-    files.clear(job.folder)  # what a killed process left of the same run
-    made = records.save(
+    files.clear_new(job.folder)
+    return records.save(
         job.folder,
         job.experiment,
         records.plain(job.config),
@@ -136,9 +139,6 @@ def _recorded(job: Job, outcome: records.Outcome, seconds: float) -> records.Run
         write_model=_writer(outcome),
         replace=job.folder.exists() or files.former(job.folder).exists(),
     )
-    job.error.unlink(missing_ok=True)
-    files.clear(job.folder, "work")
-    return made
 
 
 def _writer(outcome: records.Outcome) -> Callable[[Path], None] | None:

@@ -121,8 +121,8 @@ def tidy(parent: Path) -> None:
     for folder in {parent / path.name.split(".")[1] for path in parent.glob(".*.*")}:
         if folder.exists():
             with files.lock(files.beside(folder, "lock"), wait=False) as ours:
-                for what in ("new", "work") if ours else ():
-                    files.clear(folder, what)
+                if ours:
+                    files.clear_beside(folder)
 
 
 def _error(job: Job, done: Done) -> str | None:

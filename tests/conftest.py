@@ -142,6 +142,7 @@ class Config:
     width: int = 16
     members: int = 2
     pause: float = 0.0  # seconds a step
+    size: int = 10  # of what takes long to record
 
 
 FAST = Config(epochs=4)
@@ -181,6 +182,7 @@ def main(config, progress):
     metrics = {"loss": history.loss[:, -1].tolist(), "one": one.loss[-1].item(), "steps": one.steps}
     metrics["omega"] = found.omega.mean().item()
     samples = {"loss": history.loss.numpy(), "omega": found.omega.numpy()}
+    samples["long"] = torch.arange(config.size).numpy()
     return Outcome(metrics, samples, tensors, {"architecture": network.facts()})
 '''
 

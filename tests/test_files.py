@@ -105,12 +105,23 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "a"
     (tmp_path / ".a.newer").mkdir()
     (tmp_path / ".a.new-x1").mkdir()
-    files.clear(path)
+    files.clear_new(path)
+    files.clear_beside(path)  # there is no folder to be beside of: it is still to be made
     assert names(tmp_path) == [".a.newer"]
     (tmp_path / ".a.newer").rmdir()
     fill(files.former(path), "old", replace=False)
     fill(path, "new", replace=True)
     assert (path / "text").read_text() == "new" and names(tmp_path) == ["a"]
+
+
+def test_what_is_beside_a_whole_folder_is_removed_but_its_lock(tmp_path: Path) -> None:
+    fill(tmp_path / "a", "text", replace=False)
+    for name in (".a.old", ".a.new-x1", ".a.work-0", ".b.work-0", "a.more"):
+        fill(tmp_path / name, "text", replace=False)
+    for name in (".a.lock", ".a.error.abcd1234", "a.error"):
+        (tmp_path / name).touch()
+    files.clear_beside(tmp_path / "a")
+    assert names(tmp_path) == [".a.lock", ".b.work-0", "a", "a.error", "a.more"]
 
 
 HOLD = """
