@@ -1,18 +1,20 @@
 """Ensembles: each member ends as it would alone, and does not notice what happens to others."""
 
 from functools import partial
+from inspect import signature
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manifoldlab import schedules
+from manifoldlab import catalog, schedules
 from manifoldlab.architecture import Architecture
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import Ensemble, train_ensemble
 from manifoldlab.interfaces import Data
+from manifoldlab.manifolds.sphere import Sphere
 from manifoldlab.objectives.adversarial import adversarial
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.gradient_penalty import gradient_penalty
@@ -60,6 +62,29 @@ def test_members_end_as_they_would_alone(objective, recipe, dtype, tolerance: fl
         assert (weights(model) - weights(together[i])).abs().max() < tolerance
         assert (own.loss - history.loss[i]).abs().max() < tolerance
         assert not together[i].training
+
+
+@pytest.mark.parametrize("name", catalog.names("objectives"))
+def test_every_objective_trains_members_of_different_strengths(name: str) -> None:
+    """On a sphere, so that there is a geometry."""
+    x = F.normalize(next(points().batches(70, None)).x)
+    data = in_memory(x, (x[:, 0] > 0).long(), 2)
+    objective = catalog.find("objectives", name)
+    if "geometry" in signature(objective).parameters:
+        objective = partial(objective, geometry=Sphere(3))
+    swept = "strength" in signature(objective).parameters
+    options = {"epochs": 2, "batch_size": 32, "lr": 1e-2}
+    together, alone = networks(), networks()
+    strengths = STRENGTHS if swept else None
+    train_ensemble(together, objective, data, seeds=SEEDS, strengths=strengths, **options)
+    moved = []
+    for model, other, seed, strength in zip(alone, together, SEEDS, STRENGTHS, strict=True):
+        before = weights(model)
+        own = partial(objective, strength=strength) if swept else objective
+        train(model, own, data, seed=seed, **options)
+        assert (weights(model) - weights(other)).abs().max() < 1e-12
+        moved.append((weights(model) - before).norm())
+    assert min(moved) > 0.1
 
 
 def test_members_may_have_data_of_their_own() -> None:
