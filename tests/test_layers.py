@@ -25,7 +25,7 @@ LAYERS = (  # the top first
     "architecture integrand",
     "manifolds densities attacks models",
     "energies gradients resuming",
-    "calculus comparison cover gaussian_components gaussian_regimes reach_bounds",
+    "calculus comparison cover flats gaussian_components gaussian_regimes reach_bounds watching",
     "directions draws expectations linalg logistic_ridge mixtures nearest_point panels recomputed "
     "schedules special statistics synchronized",
     "checkpoints",
