@@ -6,6 +6,7 @@ No point sees what lies across the span of U and, unless the shift is 0, of e. T
 2 separation z_1: all of its gradient lies along the flat.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self, final
 
@@ -41,8 +42,9 @@ class Flats(Geometry):
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """Samples come in equal blocks, one a flat."""
         del x
-        blocks = v.unflatten(-2, (len(self.span), -1))  # (..., E, n, D)
-        return self.along(blocks).flatten(-3, -2)
+        ambient = v.shape[-1]
+        blocks = v.reshape(*v.shape[:-2], len(self.span), -1, ambient)  # (..., E, n, D)
+        return self.along(blocks).reshape(v.shape)
 
     def along(self, v: Tensor) -> Tensor:
         """The part of v (..., E, n, D) along the flats."""
@@ -54,12 +56,29 @@ class Flats(Geometry):
         span = self.span.to(v)
         return v - v @ span @ span.mT
 
-    def points(self, n: int, separation: float, sources: tuple[torch.Generator, ...]) -> Batch:
-        """n points on each flat, x (E n, D); the labels alternate."""
-        members, _, columns = self.span.shape
+    def points(
+        self,
+        n: int,
+        separation: float,
+        sources: tuple[torch.Generator, ...],
+        *,
+        spread: float = 0.0,
+    ) -> Batch:
+        """n points on each flat, x (E n, D), or with noise across it; the labels alternate."""
+        members, ambient, columns = self.span.shape
         z = draws.normal(self.span.new_zeros(members * n, self.dim), sources)
         y = (torch.arange(n) % 2).repeat(members)
         z[:, 0] += separation * (2 * y - 1)
         offset = torch.full_like(z[:, :1], self.shift)
-        inside = torch.cat([z, offset], 1)[:, :columns].unflatten(0, (members, n))
-        return Batch((inside @ self.span.mT).flatten(0, 1), y)
+        inside = torch.cat([z, offset], 1)[:, :columns].reshape(members, n, columns)
+        x = inside @ self.span.mT
+        if spread:
+            noise = draws.normal(x.reshape(-1, ambient), sources).reshape(x.shape)
+            x = x + spread * self.unseen(noise)
+        return Batch(x.reshape(-1, ambient), y)
+
+    def blocks(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """x (n, D) and y (n,) of each flat."""
+        members = len(self.span)
+        x = batch.x.reshape(members, -1, batch.x.shape[1])
+        return zip(x, batch.y.reshape(members, -1), strict=True)

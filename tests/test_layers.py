@@ -20,13 +20,13 @@ LAYERS = (  # the top first
     "ensembles engines",
     "training",
     "theorem descent evaluation",
-    "problems",
+    "problems normal_motion",
     "probes objectives tangents scores generation attribution metrics data",
     "architecture integrand",
     "manifolds densities attacks models",
     "energies gradients resuming",
     "calculus comparison cover flats gaussian_components gaussian_regimes reach_bounds watching",
-    "directions draws expectations linalg logistic_ridge mixtures nearest_point panels recomputed "
+    "directions draws expectations flips linalg logistic_ridge mixtures nearest_point panels recomputed "
     "schedules special statistics synchronized",
     "checkpoints",
     "interfaces records",

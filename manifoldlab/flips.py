@@ -1,0 +1,81 @@
+"""Where two layers of rectifiers change the sign of f(x) = sum_j u_j max(0, w_j.x) nearest to x.
+
+On a ray f is linear between the breakpoints of its neurons, so that its first root is exact. The
+gradient there turns the next ray by half the angle (the whole way goes to and fro), and the nearest
+root of a few rays counts: an upper bound, as every search gives.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RAYS = 6  # 0.3 % above what 60 find, 2 % above gradient descent from 20 starts (law F2)
+
+
+class Rectifiers(NamedTuple):
+    """M networks; each is asked at n points of its own, x (M, n, D)."""
+
+    inner: Tensor  # w, (M, m, D)
+    outer: Tensor  # u, (m,)
+
+    def active(self, x: Tensor) -> Tensor:
+        """Of 0 and 1, (M, n, m)."""
+        return (x @ self.inner.mT > 0).to(x)
+
+    def values(self, x: Tensor) -> Tensor:
+        """f, (M, n)."""
+        f: Tensor = (x @ self.inner.mT).relu() @ self.outer
+        return f
+
+    def gradients(self, x: Tensor) -> Tensor:
+        """(M, n, D)"""
+        return (self.active(x) * self.outer) @ self.inner
+
+
+def nearest_flip(
+    networks: Rectifiers, x: Tensor, within: Callable[[Tensor], Tensor], *, rays: int = RAYS
+) -> Tensor:
+    """The distance (M, n) along rays in the space that `within` projects vectors (M, n, D) on."""
+    sign = networks.values(x).sign()[..., None]
+    downhill: Callable[[Tensor], Tensor] = lambda at: _unit(-sign * within(networks.gradients(at)))
+    ray, nearest = downhill(x), torch.full_like(sign[..., 0], torch.inf)
+    for _ in range(rays):
+        root = first_root(networks, x, ray)
+        nearest = nearest.minimum(root)
+        there = x + root.nan_to_num(posinf=0.0)[..., None] * ray
+        ray = _unit(ray + downhill(there))
+    return nearest
+
+
+def first_root(networks: Rectifiers, x: Tensor, ray: Tensor) -> Tensor:
+    """The smallest t > 0 with f(x + t ray) = 0, (M, n), infinite where there is none.
+
+    Where all active neurons have one sign f may come to rest at 0: there, too, its sign is lost.
+    """
+    start, slope = x @ networks.inner.mT, ray @ networks.inner.mT  # (M, n, m)
+    breaks = (-start / slope).nan_to_num(0.0, 0.0, 0.0).clamp_min(0.0)  # none where slope is 0
+    far = 1 + 10 * breaks.amax(-1, keepdim=True)
+    t = torch.cat([torch.zeros_like(far), breaks, far], -1).sort(-1).values  # (M, n, m + 2)
+    f = (start[..., None, :] + t[..., None] * slope[..., None, :]).relu() @ networks.outer
+    rounding = 1e-12 * f[..., :1].abs()  # at rest f need not be 0 to the last bit
+    flipped = f * f[..., :1].sign() <= rounding
+    last = flipped.long().argmax(-1, keepdim=True).clamp_min(1)
+    (t0, t1), (f0, f1) = ([u.gather(-1, last - 1), u.gather(-1, last)] for u in (t, f))
+    root = t0 + (t1 - t0) * f0 / (f0 - f1)
+    beyond = _beyond(t[..., -1:], f[..., -2:], t[..., -2:])
+    found: Tensor = root.where(flipped.any(-1, keepdim=True), beyond)
+    return found[..., 0]
+
+
+def _beyond(far: Tensor, f: Tensor, t: Tensor) -> Tensor:
+    """Past the last breakpoint f is linear for ever: its root there, if it falls towards 0."""
+    steepness = f.diff(dim=-1) / t.diff(dim=-1)
+    root: Tensor = far - f[..., 1:] / steepness
+    return root.where(root > far, torch.inf)
+
+
+def _unit(v: Tensor) -> Tensor:
+    size: Tensor = v.norm(dim=-1, keepdim=True)
+    return v / size.clamp_min(torch.finfo(v.dtype).tiny)
