@@ -59,10 +59,10 @@ class Config:
     width: int = 32
     seeds: int = 8
     samples: int = 128
-    steps: int = 2000
+    steps: int = 1000
     looks: int = 24
     """How often the networks are measured, at steps that are even in the logarithm."""
-    rate: float = 0.1
+    rate: float = 0.2
     decay: float = 0.01
     """lambda of the ridge lambda |W|^2."""
     radius: float = 0.3
