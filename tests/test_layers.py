@@ -16,7 +16,7 @@ LAYERS = (  # the top first
     "report experiments faults",
     "verification arguments options listing configuration",
     "judging",
-    "strategies sweep",
+    "strategies sweep grounds linear_rules measuring robust_trainings",
     "populations",
     "ensembles engines",
     "training",
@@ -27,8 +27,8 @@ LAYERS = (  # the top first
     "manifolds densities attacks models",
     "energies gradients resuming",
     "calculus comparison cover flats gaussian_components gaussian_regimes reach_bounds watching",
-    "directions draws expectations flips linalg logistic_ridge mixtures nearest_point panels recomputed "
-    "schedules special statistics synchronized",
+    "directions draws expectations flips leave_one_out linalg logistic_ridge mixtures nearest_point "
+    "panels recomputed schedules special statistics synchronized",
     "checkpoints",
     "interfaces records",
     "catalog environment files ranges",

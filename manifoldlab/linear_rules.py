@@ -1,0 +1,105 @@
+"""Linear models trained on two Gaussians, beside the rules that they find in closed form (laws D5, D6).
+
+Every batch is of fresh samples, so that they descend the risk itself. Of a rule w of length 1:
+
+    accuracy     exact, 1 - Phi(-mu.w / |Sigma^{1/2} w|)
+    alignment    |Pw|^2 / |w|^2
+    cosine       of w and the closed form, which is 1 of the closed form itself
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from manifoldlab import linalg
+from manifoldlab.comparison import Metric
+from manifoldlab.data.fresh_samples import fresh_samples
+from manifoldlab.descent import Recipe
+from manifoldlab.ensembles import train_ensemble
+from manifoldlab.gaussian_regimes import GaussianRegimes, Trained, omega
+from manifoldlab.interfaces import Objective
+from manifoldlab.leave_one_out import jackknife
+from manifoldlab.models.mlp import mlp
+from manifoldlab.problems.base import Problem
+from manifoldlab.schedules import cosine
+from manifoldlab.statistics import mean_interval
+from manifoldlab.training import Advance
+
+Array = npt.NDArray[np.float64]
+EPOCH = 4096  # fresh samples
+KINDS = ("accuracy", "alignment", "cosine")
+
+
+def trained(
+    problem: Problem,
+    objective: Objective,
+    strengths: Sequence[float],
+    seeds: Sequence[int],
+    *,
+    epochs: int,
+    checkpoint: Path,
+    advance: Advance,
+) -> Tensor:
+    """Directions of the weights, (strengths, seeds, D)."""
+    rows = len(strengths)
+    models = [mlp(problem.shape, 2, depth=0).double() for _ in range(rows * len(seeds))]
+    with torch.no_grad():
+        for parameter in (p for model in models for p in model.parameters()):
+            parameter.zero_()
+    train_ensemble(
+        models,
+        objective,
+        [fresh_samples(problem, EPOCH, seed=seed, dtype=torch.float64) for seed in seeds] * rows,
+        seeds=list(seeds) * rows,
+        strengths=np.repeat(strengths, len(seeds)).tolist(),
+        epochs=epochs,
+        lr=0.3,
+        recipe=Recipe(schedule=cosine),
+        checkpoint=checkpoint,
+        every=200,
+        advance=advance,
+    )
+    weights = torch.stack([next(model.parameters()).detach() for model in models])
+    return linalg.unit(weights[:, 1] - weights[:, 0]).reshape(rows, len(seeds), -1)
+
+
+def beside(
+    pair: GaussianRegimes, frame: Tensor, closed: Trained, found: Tensor
+) -> dict[str, Array]:
+    """Of each kind the closed form (strengths,), and jackknifed values of the models (strengths, seeds)."""
+    rule = linalg.unit(closed.rule)
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "accuracy": lambda w: 1 - pair.clean_risk(w),
+        "alignment": lambda w: 1 - omega(w, frame),
+        "cosine": lambda w: torch.cosine_similarity(w, rule, dim=-1),
+    }
+    values = {"linear_gamma": closed.gamma}
+    for name, of in kinds.items():
+        values |= {f"closed_{name}": of(rule), f"linear_{name}": jackknife(of, found)}
+    return {name: value.numpy() for name, value in values.items()}
+
+
+def on_curve(values: Mapping[str, Array]) -> dict[str, Metric]:
+    """Of each kind at the strength that is farthest from the closed form in its own error."""
+    found = {name: (values[f"linear_{name}"], values[f"closed_{name}"]) for name in KINDS}
+    return {f"linear {name}": _farthest(*pair) for name, pair in found.items()}
+
+
+def _farthest(values: Array, curve: Array) -> Metric:
+    """With the intervals of all strengths together holding with 95 %, by Bonferroni."""
+    interval = partial(mean_interval, level=1 - 0.05 / len(values))
+    bounds = np.array([interval(row) for row in values])  # (strengths, 2)
+    centre, radius = bounds.mean(1), np.diff(bounds)[:, 0] / 2
+    at = int((abs(centre - curve) / radius).argmax())
+    return {
+        "predicted": float(curve[at]),
+        "measured": float(centre[at]),
+        "low": float(bounds[at, 0]),
+        "high": float(bounds[at, 1]),
+        "agrees": bool(abs(centre[at] - curve[at]) <= radius[at]),
+    }
