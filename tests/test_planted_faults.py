@@ -18,6 +18,7 @@ from torch import Tensor
 from manifoldlab import (
     calculus,
     catalog,
+    energies,
     expectations,
     gradients,
     linalg,
@@ -38,6 +39,9 @@ from manifoldlab.problems.tube import CutGaussian, Tube
 from manifoldlab.theorem import Control, Theorem
 from theory_checks import check_b2_isotropic_noise_leaks_along_normals as b2
 from theory_checks import check_e2_energies_are_known_up_to_a_function as e2
+from theory_checks import check_f1_attacks_are_tangent_or_normal_nearby as f1
+from theory_checks import check_g2_max_margin_networks_leak_to_all_relevant_coordinates as g2
+from theory_checks import searched_flips, smoothed_classifiers
 from theory_checks.check_a1_squared_changes_show_the_normal_share_of_the_gradient import LAW as A1
 from theory_checks.check_a2_finite_noise_adds_a_constant_times_its_square import LAW as A2
 from theory_checks.check_a3_unit_steps_weigh_each_dimension import LAW as A3
@@ -49,10 +53,13 @@ from theory_checks.check_b4_separate_manifolds_turn_margins_normal import LAW as
 from theory_checks.check_c1_posterior_gradients_split_into_scores import LAW as C1
 from theory_checks.check_c2_the_score_points_to_the_posterior_mean import LAW as C2
 from theory_checks.check_c3_denoisers_project_on_the_tangent_space import LAW as C3
+from theory_checks.check_c5_smoothed_classifiers_are_lipschitz_in_probits import LAW as C5
 from theory_checks.check_e1_cross_entropy_is_a_difference_of_energies import LAW as E1
 from theory_checks.check_e3_posterior_divergence_is_made_of_energies import LAW as E3
+from theory_checks.check_e4_attacks_change_the_energy_along_the_log_odds import LAW as E4
+from theory_checks.check_e5_the_weat_weight_is_finite_for_any_energy import LAW as E5
 
-B2, E2 = b2.LAW, e2.LAW
+B2, E2, F1, G2 = b2.LAW, e2.LAW, f1.LAW, g2.LAW
 FIRST, SECOND = 0, 1  # control
 Function = Callable[..., Any]
 Change = Callable[[Function], Function]
@@ -175,6 +182,36 @@ def ascending(function: Function) -> Function:
     return lambda *args: function(*args).flip(-1)
 
 
+def as_softplus(function: Function) -> Function:
+    """The function of torch, which is linear beyond 20."""
+    del function
+    return lambda energy: 1 / torch.nn.functional.softplus(energy.abs())
+
+
+def always(function: Function) -> Function:
+    return lambda *args: torch.ones_like(function(*args))
+
+
+def without_normal_steps(function: Function) -> Function:
+    del function
+    return lambda risks: risks.farther.double()
+
+
+def at_half_the_distance(function: Function) -> Function:
+    del function
+    return lambda risks: risks.on.double() + risks.nearby.double()
+
+
+def summed(function: Function) -> Function:
+    """A sum of neurons for their mean."""
+    return lambda case: function(case)._replace(share=1.0)
+
+
+def with_negative_bias(function: Function) -> Function:
+    """The neurons of one sign of the bias."""
+    return lambda spread: [(rows, slope) for rows, slope in function(spread) if rows[0, -1] < 0]
+
+
 NAMES = catalog.names("densities")
 LAWS = {name: catalog.find("densities", name).log_joint for name in NAMES}
 SCALED, UNSCALED = special.scaled_log_vmf_normalizer, special.log_vmf_normalizer
@@ -265,7 +302,25 @@ OTHERS = [
     Fault(Quadrature.denoise, nearest, C2, "helix"),
     Fault(Quadrature.denoise, nearest, C3, "helix"),
 ]
-FAULTS = [*NORMALIZERS, *DIMENSIONS, *PROJECTIONS, *HEADS, *PRECISION, *SIGNS, *OTHERS]
+ATTACKS = [
+    Fault(smoothed_classifiers.density, twice, C5, "half_spaces"),
+    Fault(linalg.unit, twice, C5, "wavy_sets"),
+    Fault(linalg.unit, twice, C5, "half_spaces", FIRST),
+    Fault(gradients.cross_entropy, negative, E4, "smooth_network"),
+    Fault(gradients.log_marginal, as_sum, E4, "gaussian_subspace"),
+    Fault(energies.marginal_energy, negative, E4, "smooth_network"),
+    Fault(expectations.limit, first, E4, "smooth_network"),
+    Fault(gradients.margin, as_logit, E4, "smooth_network", FIRST),
+    Fault(energies.weat_weight, twice, E5, "float16"),
+    Fault(energies.weat_weight, as_softplus, E5, "float64"),
+    Fault(f1.farther_or_nearby, without_normal_steps, F1, "caps"),
+    Fault(f1.farther_or_nearby, at_half_the_distance, F1, "cones"),
+    Fault(Sphere.coordinates, negative, F1, "sphere"),
+    Fault(searched_flips._normal, always, F1, "sphere", FIRST),
+    Fault(g2.two_neurons, summed, G2, "blocks"),
+    Fault(g2.cones, with_negative_bias, G2, "blocks"),
+]
+FAULTS = [*NORMALIZERS, *DIMENSIONS, *PROJECTIONS, *HEADS, *PRECISION, *SIGNS, *OTHERS, *ATTACKS]
 
 
 def body(*args: Any, planted: Function, **options: Any) -> Any:
@@ -305,7 +360,7 @@ def is_seen_without_a_fault(law_id: str, family: str, control: int | None) -> bo
 
 def forget() -> None:
     """What the laws keep from one case to the next."""
-    for kept in (quadrature.integrand, e2.total_mass, b2._parts):
+    for kept in (quadrature.integrand, e2.total_mass, b2._parts, g2.largest):
         kept.cache_clear()
 
 
@@ -328,5 +383,5 @@ def test_a_planted_fault_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_law_has_a_fault_that_it_sees() -> None:
     seeing = {fault.law.id for fault in FAULTS}
-    fifteen = "A1 A2 A3 A4 B1 B1t B2 B3 B4 C1 C2 C3 E1 E2 E3"
-    assert seeing == set(fifteen.split())
+    laws = "A1 A2 A3 A4 B1 B1t B2 B3 B4 C1 C2 C3 C5 E1 E2 E3 E4 E5 F1 G2"
+    assert seeing == set(laws.split())
