@@ -30,10 +30,10 @@ def called(words: list[str], seconds: float) -> int:
     return process.exitcode
 
 
-def killed_until_done(words: list[str], moments: random.Random, seconds: float) -> int:
-    """How often the command was killed before it could end."""
-    for kills in range(200):
-        status = called(words, moments.uniform(0, seconds))
+def killed_until_done(words: list[str], moments: random.Random) -> int:
+    """How often the command was killed before it could end; it is given a little longer each time."""
+    for kills in range(100):
+        status = called(words, moments.uniform(0, 0.5 * 1.1**kills))
         if status == 0:
             return kills
         assert status == -signal.SIGKILL
@@ -49,7 +49,7 @@ def test_a_run_killed_at_random_moments_leaves_the_same_record(
         words = ["run", "toy_training", "--epochs", "6", "--seed", str(seed), "--quiet"]
         words += ["--pause", "0.005", "--size", "300000", "--out"]
         assert run(*words, str(tmp_path / "whole"))[0] == 0
-        kills += killed_until_done([*words, str(tmp_path / "killed")], moments, 1.0)
+        kills += killed_until_done([*words, str(tmp_path / "killed")], moments)
         seed += 1
     whole, killed = (records.load("toy_training", tmp_path / out) for out in ("whole", "killed"))
     assert len(whole) == len(killed) == seed
