@@ -37,9 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FloatingPointError as error:  # a training that diverged
         _complain(" ".join(str(error).split()))
         sys.exit(1)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        _complain(_of_system(error))
+    except ValueError as error:
         _complain(" ".join(str(error).split()))
     sys.exit(2)
+
+
+def _of_system(error: OSError) -> str:
+    """What happened to which file, without the number of the error."""
+    line = str(error) if error.strerror is None else error.strerror
+    return " ".join((line if error.filename is None else f"{error.filename}: {line}").split())
 
 
 def _check_seed(seed: int) -> None:
@@ -99,10 +107,10 @@ def verify(command: "options.Verify") -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted, nothing was written to {command.out}") from None
     made_with = environment.environment(rows[0]["device"])
+    bad = [row for row in rows if not _is_good(row)]
+    _print_verdicts(command, rows, bad)  # before a full disk can be in the way
     files.write_json(command.out / "laws.json", rows)
     files.write_json(command.out / "environment.json", made_with)
-    bad = [row for row in rows if not _is_good(row)]
-    _print_verdicts(command, rows, bad)
     _write_page(command.out, rows, made_with)
     if not command.quiet:
         print(f"Report: {command.out / 'report.html'}")
@@ -202,8 +210,8 @@ def probe(command: "options.Probe") -> int:
 
     result = probing.run(command)
     first = environment.rank() == 0  # of the processes of torchrun, which all have the result
-    if command.out is not None and first:
-        files.write_json(command.out, result.record())
     if not command.quiet and first:
         result.show()
+    if command.out is not None and first:
+        files.write_json(command.out, result.record())
     return 0

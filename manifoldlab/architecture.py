@@ -15,6 +15,7 @@ from torch import nn
 from manifoldlab import catalog, checkpoints
 
 KEY = "architecture"  # among the facts
+TRAINING = "training"  # among those of a training's state, which names no architecture
 FUNCTION = "function"  # {"function": "ReLU"} stands for a function in JSON
 PLAIN = (bool, int, float, str, type(None))
 
@@ -109,6 +110,12 @@ class Restored(NamedTuple):
 def restored(path: Path) -> Restored:
     """The network of a checkpoint, in the dtype that it was saved in and in evaluation mode."""
     tensors, facts = checkpoints.load(path)
+    if TRAINING in facts:
+        raise ValueError(
+            f"checkpoint {path} is the state of a training after step {facts.get('step')}, not of a "
+            "network: the call that wrote it goes on from it, and a run keeps its network, when "
+            "it ends, as model.safetensors"
+        )
     if KEY not in facts:
         known = f"only {', '.join(facts)}" if facts else "and no facts at all"
         raise ValueError(f"checkpoint {path} names no architecture, {known}: it cannot be built")

@@ -40,8 +40,10 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a descriptor, which has no name
+            error.filename = str(path)
         raise
 
 

@@ -84,6 +84,12 @@ class State:
     def load(self, path: Path) -> None:
         tensors, facts = checkpoints.load(path)
         _check_same(path, facts.get("training"), self.facts)
+        try:
+            self._take(path, tensors, facts)
+        except KeyError as error:  # written by hand, perhaps, or by another version
+            raise ValueError(f"checkpoint {path}: it has no {error.args[0]}") from error
+
+    def _take(self, path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         model = _under("model.", tensors)
         checkpoints.check_fits(self.model, model, "the model", f"checkpoint {path}")
         self.model.load_state_dict(model)
