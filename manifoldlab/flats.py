@@ -60,12 +60,17 @@ class Flats(Geometry):
         self,
         n: int,
         separation: float,
-        sources: tuple[torch.Generator, ...],
+        seeds: tuple[int, ...],
+        use: str,
         *,
         spread: float = 0.0,
     ) -> Batch:
-        """n points on each flat, x (E n, D), or with noise across it; the labels alternate."""
+        """n points on each flat, x (E n, D), or with noise across it; the labels alternate.
+
+        Another `use` has other points.
+        """
         members, ambient, columns = self.span.shape
+        sources = tuple(draws.source(seed, use) for seed in seeds)
         z = draws.normal(self.span.new_zeros(members * n, self.dim), sources)
         y = (torch.arange(n) % 2).repeat(members)
         z[:, 0] += separation * (2 * y - 1)

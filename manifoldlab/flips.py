@@ -5,12 +5,13 @@ gradient there turns the next ray by half the angle (the whole way goes to and f
 root of a few rays counts: an upper bound, as every search gives.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+Projection = Callable[[Tensor], Tensor]  # of vectors (M, n, D)
 RAYS = 6  # 0.3 % above what 60 find, 2 % above gradient descent from 20 starts (law F2)
 
 
@@ -19,6 +20,13 @@ class Rectifiers(NamedTuple):
 
     inner: Tensor  # w, (M, m, D)
     outer: Tensor  # u, (m,)
+
+    @classmethod
+    def of(cls, models: Sequence[nn.Module]) -> Self:
+        """Networks `two_layer_relu`, as they are now."""
+        inner = torch.stack([model.state_dict()["inner.weight"] for model in models])
+        signs = models[0].state_dict()["signs"].to(inner)
+        return cls(inner, signs / len(signs) ** 0.5)
 
     def active(self, x: Tensor) -> Tensor:
         """Of 0 and 1, (M, n, m)."""
@@ -34,12 +42,38 @@ class Rectifiers(NamedTuple):
         return (self.active(x) * self.outer) @ self.inner
 
 
+def flips(
+    networks: Rectifiers,
+    standard: Tensor,
+    x: Tensor,
+    *,
+    across: Projection,
+    along: Projection,
+) -> dict[str, Tensor]:
+    """To first order and found, at x (M, n, D); nan where none of the m neurons is active.
+
+    The unit is |f| sqrt(m / k), k neurons being active, and chi_square |sum_active +-Q xi_j|^2 / k with
+    the normal numbers xi that the inner weights were made of, `standard` (M, m, D).
+    """
+    value, gradient, active = networks.values(x).abs(), networks.gradients(x), networks.active(x)
+    count = active.sum(2)
+    count = count.where(count > 0, torch.nan)
+    drawn = across((active * networks.outer.sign()) @ standard)
+    return {
+        "unit": value * (len(networks.outer) / count).sqrt(),
+        "chi_square": drawn.square().sum(2) / count,
+        "linear": value / across(gradient).norm(dim=2),
+        "across": nearest_flip(networks, x, across),
+        "along": nearest_flip(networks, x, along),
+    }
+
+
 def nearest_flip(
-    networks: Rectifiers, x: Tensor, within: Callable[[Tensor], Tensor], *, rays: int = RAYS
+    networks: Rectifiers, x: Tensor, within: Projection, *, rays: int = RAYS
 ) -> Tensor:
     """The distance (M, n) along rays in the space that `within` projects vectors (M, n, D) on."""
     sign = networks.values(x).sign()[..., None]
-    downhill: Callable[[Tensor], Tensor] = lambda at: _unit(-sign * within(networks.gradients(at)))
+    downhill: Projection = lambda at: _unit(-sign * within(networks.gradients(at)))
     ray, nearest = downhill(x), torch.full_like(sign[..., 0], torch.inf)
     for _ in range(rays):
         root = first_root(networks, x, ray)

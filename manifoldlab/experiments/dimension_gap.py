@@ -24,7 +24,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from scipy.special import digamma
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifoldlab import checkpoints, draws
 from manifoldlab.architecture import Architecture
@@ -34,7 +34,7 @@ from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
 from manifoldlab.flats import Flats
-from manifoldlab.flips import Rectifiers, nearest_flip
+from manifoldlab.flips import Rectifiers, flips
 from manifoldlab.interfaces import Objective
 from manifoldlab.objectives.adversarial import adversarial
 from manifoldlab.objectives.cross_entropy import cross_entropy
@@ -84,6 +84,9 @@ class Config:
 FAST = Config(codims=(8, 32, 128, 256, 512, 1024), seeds=6, steps=40)
 
 
+Array = np.ndarray[Any, Any]
+
+
 @final
 @dataclass(frozen=True)
 class Variant:
@@ -94,6 +97,16 @@ class Variant:
     steps: int | None = None  # in place of those of the configuration
     smaller: Callable[[int], float] = lambda size: 1.0  # what s0 is divided by
     factor: Callable[[int], float] = lambda size: np.nan
+    claimed: bool = False  # that the true distance has the slope -1/2
+
+    def factors(self, config: Config) -> Array:
+        return np.array([self.factor(config.dim + codim) for codim in config.codims])
+
+    def law(self, config: Config) -> Array:
+        """factor exp(-E log chi) / s0, (codims,), in units of |f| sqrt(m / k)."""
+        log_chi = (digamma(np.array(config.codims) / 2) + np.log(2)) / 2
+        law: Array = self.factors(config) * np.exp(-log_chi) / config.deviation
+        return law
 
 
 def variants(config: Config) -> dict[str, Variant]:
@@ -106,20 +119,17 @@ def variants(config: Config) -> dict[str, Variant]:
     attacked = partial(adversarial, strength=config.radius, inner=attack)
     noisy = partial(noise_augmentation, strength=config.noise)
     return {
-        "before training": Variant(steps=0, factor=one),
-        "descent": Variant(factor=one),
+        "before training": Variant(steps=0, factor=one, claimed=True),
+        "descent": Variant(factor=one, claimed=True),
         "variance 1/D": Variant(smaller=root, factor=root),
-        "small weights": Variant(smaller=quarter, factor=quarter),
-        "weight decay": Variant(decay=decay, factor=grown),
+        "small weights": Variant(smaller=quarter, factor=quarter, claimed=True),
+        "weight decay": Variant(decay=decay, factor=grown, claimed=True),
         "attacks": Variant(attacked),
         "noise": Variant(noisy),
     }
 
 
-Array = np.ndarray[Any, Any]
-
-
-def distances(config: Config, variant: Variant, codim: int, advance: Advance) -> dict[str, Tensor]:
+def trained(config: Config, variant: Variant, codim: int, advance: Advance) -> dict[str, Tensor]:
     """At each point, (seeds, points); nan where no neuron is active."""
     seeds = tuple(range(config.seeds))
     size = config.dim + codim
@@ -128,16 +138,13 @@ def distances(config: Config, variant: Variant, codim: int, advance: Advance) ->
     options = {"width": config.width, "scale": deviation}
     built = Architecture("two_layer_relu", (size,), 2, options)
     models = [built.build(draws.number(seed, "model")).double() for seed in seeds]
-    start = rectifiers(models)
-    draw = partial(flats.points, separation=config.separation)
-    sources = {use: tuple(draws.source(seed, use) for seed in seeds) for use in ("seen", "others")}
+    start = Rectifiers.of(models)
+    seen = flats.points(config.samples, config.separation, seeds, "seen")
+    others = flats.points(config.points, config.separation, seeds, "others")
     train_ensemble(
         models,
         variant.objective,
-        [
-            in_memory(x, y, 2)
-            for x, y in flats.blocks(draw(config.samples, sources=sources["seen"]))
-        ],
+        [in_memory(x, y, 2) for x, y in flats.blocks(seen)],
         seeds=seeds,
         epochs=config.steps if variant.steps is None else variant.steps,
         batch_size=config.samples,
@@ -145,75 +152,42 @@ def distances(config: Config, variant: Variant, codim: int, advance: Advance) ->
         recipe=Recipe(optimizer=partial(torch.optim.SGD, weight_decay=variant.decay)),
         advance=advance,
     )
-    x = draw(config.points, sources=sources["others"]).x.reshape(len(seeds), -1, size)
-    return measurements(rectifiers(models), start.inner / deviation, flats, x)
-
-
-def rectifiers(models: list[nn.Module]) -> Rectifiers:
-    inner = torch.stack([model.state_dict()["inner.weight"] for model in models])
-    signs = models[0].state_dict()["signs"].to(inner)
-    return Rectifiers(inner.clone(), signs / len(signs) ** 0.5)
-
-
-def measurements(
-    networks: Rectifiers, standard: Tensor, flats: Flats, x: Tensor
-) -> dict[str, Tensor]:
-    """`standard` (seeds, m, D) are the normal numbers that the inner weights were made of."""
-    value, gradient, active = networks.values(x).abs(), networks.gradients(x), networks.active(x)
-    count = active.sum(2)
-    count = count.where(count > 0, torch.nan)
-    width = len(networks.outer)
-    drawn = flats.unseen((active * networks.outer.sign()) @ standard)
-    return {
-        "unit": value * (width / count).sqrt(),
-        "chi_square": drawn.square().sum(2) / count,
-        "linear": value / flats.unseen(gradient).norm(dim=2),
-        "across": nearest_flip(networks, x, flats.unseen),
-        "linear_along": value / flats.along(gradient).norm(dim=2),
-        "along": nearest_flip(networks, x, flats.along),
-    }
+    x = others.x.reshape(len(seeds), -1, size)
+    networks, standard = Rectifiers.of(models), start.inner / deviation
+    return flips(networks, standard, x, across=flats.unseen, along=flats.along)
 
 
 def main(config: Config, progress: Progress) -> Outcome:
     known = variants(config)
     pairs = [(name, codim) for name in known for codim in config.codims]
-    work = np.cumsum([0.0, *(config.dim + codim for _, codim in pairs)])
     found: dict[str, list[Mapping[str, Tensor]]] = {name: [] for name in known}
-    for (name, codim), before, after in zip(pairs, work[:-1], work[1:], strict=True):
-        done = lambda share, a=before, b=after: (a + share * (b - a)) / work[-1]
-        tell = lambda share, done=done, what=f"{name}, D - d = {codim}": progress(done(share), what)
-        file = progress.folder / f"{list(known).index(name)}-{codim}.safetensors"
+    for i, (name, codim) in enumerate(pairs):
+        what = f"{name}, D - d = {codim}"
+        tell = lambda done, i=i, what=what: progress((i + done) / len(pairs), what)
+        file = progress.folder / f"{i}.safetensors"
         if not file.exists():
-            checkpoints.save(file, distances(config, known[name], codim, tell), {})
+            checkpoints.save(file, trained(config, known[name], codim, tell), {})
         found[name].append(checkpoints.load(file)[0])
-    arrays = {name: summary(config, rows) for name, rows in found.items()}
+    arrays = {name: summary(config, known[name], rows) for name, rows in found.items()}
     return Outcome(metrics(config, arrays), samples(config, arrays))
 
 
-def summary(config: Config, rows: list[Mapping[str, Tensor]]) -> dict[str, Array]:
+def summary(config: Config, variant: Variant, rows: list[Mapping[str, Tensor]]) -> dict[str, Array]:
     """Of the points of each network, (codims, seeds); a few of them never flip, so medians of those."""
     every = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     unit, codims = every["unit"], torch.tensor(config.codims, dtype=torch.float64)
     law = unit / every["chi_square"].sqrt() / config.deviation
     ratio = every["linear"] / law
+    factors = torch.from_numpy(variant.factors(config))[:, None, None]
     found = {
         "linear_in_units": (every["linear"] / unit).log().nanmean(2).exp(),
         "across_in_units": (every["across"] / unit).nanmedian(2).values,
         "over_law": ratio.nanmean(2),
-        "over_law_least": ratio.nan_to_num(torch.inf).amin(2),
-        "over_law_most": ratio.nan_to_num(-torch.inf).amax(2),
+        "off_law": (ratio / factors - 1).abs().nan_to_num(0.0).amax(2),  # nan: none is active
         "chi_square": every["chi_square"].nanmean(2) / codims[:, None],
         **{name: every[name].nanmedian(2).values for name in ("linear", "across", "along")},
     }
     return {name: value.numpy() for name, value in found.items()}
-
-
-def law_in_units(config: Config, variant: Variant) -> Array:
-    """factor exp(-E log chi) / s0, (codims,)."""
-    codims = np.array(config.codims, dtype=float)
-    factors = np.array([variant.factor(config.dim + codim) for codim in config.codims])
-    law: Array = factors * np.exp(-(digamma(codims / 2) + np.log(2)) / 2) / config.deviation
-    return law
 
 
 def samples(config: Config, found: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
@@ -222,7 +196,7 @@ def samples(config: Config, found: Mapping[str, Mapping[str, Array]]) -> dict[st
     return {
         "variants": np.array(list(known)),
         "codims": np.array(config.codims),
-        "law_in_units": np.array([law_in_units(config, variant) for variant in known.values()]),
+        "law_in_units": np.array([variant.law(config) for variant in known.values()]),
     } | {name: np.array([found[key][name] for key in known]) for name in found["descent"]}
 
 
@@ -236,18 +210,18 @@ def slopes(config: Config, values: Array, least: int = 1) -> Array:
 def metrics(config: Config, found: Mapping[str, Mapping[str, Array]]) -> dict[str, Metric]:
     made: dict[str, Metric] = {}
     for name, variant in variants(config).items():
-        law, own = law_in_units(config, variant), found[name]
+        law, own = variant.law(config), found[name]
         linear = slopes(config, own["linear_in_units"])
         across = slopes(config, own["across_in_units"], WIDE)
+        made[f"slope of the first order, {name}"] = measured(linear)
+        made[f"slope of the true distance, {name}"] = measured(across)
         if np.isfinite(law).all():
             exact = float(slopes(config, law[:, None])[0])
             made[f"slope of the first order, {name}"] = compared(linear, exact)
             made |= _identity(config, name, variant, own)
-        else:
-            made[f"slope of the first order, {name}"] = measured(linear)
-        as_law = np.isfinite(law).all() and name != "variance 1/D"
-        slope = f"slope of the true distance, {name}"
-        made[slope] = compared(across, -0.5, within=SLOPE_WITHIN) if as_law else measured(across)
+        if variant.claimed:
+            half = compared(across, -0.5, within=SLOPE_WITHIN)
+            made[f"slope of the true distance, {name}"] = half
     return made | _gap(config, found)
 
 
@@ -255,15 +229,11 @@ def _identity(
     config: Config, name: str, variant: Variant, own: Mapping[str, Array]
 ) -> dict[str, Metric]:
     """The first order over |f| sqrt(m) / (s0 sqrt(k) chi), chi of the numbers that were drawn."""
-    factors = np.array([[variant.factor(config.dim + codim)] for codim in config.codims])
-    off = np.maximum(own["over_law_most"] / factors - 1, 1 - own["over_law_least"] / factors)
     last = int(np.argmax(config.codims))
-    factor = float(factors[last, 0])
+    factor, ratio = float(variant.factors(config)[last]), own["over_law"][last]
     return {
-        f"first order over its law, {name}": compared(
-            own["over_law"][last], factor, within=IDENTITY * factor
-        ),
-        f"first order off its law at any point, {name}": at_most(off.max(0), IDENTITY),
+        f"first order over the law, {name}": compared(ratio, factor, within=IDENTITY * factor),
+        f"first order off that at any point, {name}": at_most(own["off_law"].max(0), IDENTITY),
         f"chi^2 / (D - d), {name}": compared(own["chi_square"].mean(0), 1),
     }
 

@@ -144,10 +144,9 @@ def trained(
 ) -> dict[str, Tensor]:
     """Curves (seeds, times)."""
     seeds = tuple(range(config.seeds))
-    sources = {use: tuple(draws.source(seed, use) for seed in seeds) for use in ("seen", "others")}
     flats = training.flats(config.ambient, config.dim, config.shift, seeds)
-    draw = partial(flats.points, config.samples, config.separation)
-    seen, others = draw(sources["seen"], spread=training.spread), draw(sources["others"])
+    draw = partial(flats.points, config.samples, config.separation, seeds)
+    seen, others = draw("seen", spread=training.spread), draw("others")
     models = [architecture.build(draws.number(seed, "model")).double() for seed in seeds]
     weights = normal_motion.weights_of(architecture)
     start = flats.unseen(weights(Ensemble(models)))
