@@ -23,10 +23,12 @@ def populations(
     batch_size: int,
     lr: float,
     span: tuple[float, float] = (0.0, 1.0),
+    where: str = "",
 ) -> dict[str, list[nn.Module]]:
     """Of each objective a network for each seed, with the strength and the data at its place.
 
-    A run that was killed goes on from its checkpoints; `span` is the part of the run that this is.
+    A run that was killed goes on from its checkpoints, named after `where` too; `span` is the part
+    of the run that this is.
     """
     found: dict[str, list[nn.Module]] = {}
     for i, (name, objective) in enumerate(objectives.items()):
@@ -41,8 +43,8 @@ def populations(
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
-            checkpoint=progress.folder / f"{name}.safetensors",
-            advance=partial(_told, progress, span[0] + i * part, part, name),
+            checkpoint=progress.folder / f"{where}{name}.safetensors",
+            advance=partial(_told, progress, span[0] + i * part, part, where + name),
         )
     return found
 

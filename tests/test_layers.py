@@ -20,13 +20,14 @@ LAYERS = (  # the top first
     "populations",
     "ensembles engines",
     "training",
-    "theorem descent evaluation",
+    "theorem descent evaluation beside_bayes",
     "problems normal_motion",
     "probes objectives tangents scores generation attribution metrics data energy_maps",
     "architecture integrand energy_changes",
     "manifolds densities attacks models",
     "energies gradients resuming",
-    "calculus comparison cover flats gaussian_components gaussian_regimes reach_bounds watching",
+    "calculus comparison cover flats gaussian_components gaussian_regimes geometries reach_bounds "
+    "watching",
     "directions draws expectations flips leave_one_out linalg logistic_ridge mixtures nearest_point "
     "panels recomputed schedules special statistics synchronized",
     "checkpoints",

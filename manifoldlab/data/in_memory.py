@@ -8,8 +8,13 @@ from torch import Tensor
 from manifoldlab.interfaces import Batch, Data
 
 
-def in_memory(x: Tensor, y: Tensor, num_classes: int, *, region: Tensor | None = None) -> Data:
-    """An epoch goes through x (n, *shape) and y (n,) once, in the order that its seed draws."""
+def in_memory(
+    x: Tensor, y: Tensor, num_classes: int, *, region: Tensor | None = None, first: int = 0
+) -> Data:
+    """An epoch goes through x (n, *shape) and y (n,) once, in the order that its seed draws.
+
+    The index of a sample counts from `first`, for data that are rows of a larger table.
+    """
     _check(x, y, num_classes, region)
 
     def batches(size: int, seed: int | None = None) -> Iterator[Batch]:
@@ -18,8 +23,8 @@ def in_memory(x: Tensor, y: Tensor, num_classes: int, *, region: Tensor | None =
         order = torch.arange(len(x))
         if seed is not None:  # drawn on the CPU: the same order on every device
             order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-        for index in torch.split(order.to(x.device), size):
-            yield Batch(x[index], y[index], index, None if region is None else region[index])
+        for rows in torch.split(order.to(x.device), size):
+            yield Batch(x[rows], y[rows], first + rows, None if region is None else region[rows])
 
     return Data(tuple(x.shape[1:]), num_classes, batches)
 

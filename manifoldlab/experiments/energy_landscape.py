@@ -209,7 +209,7 @@ def of_kind(name: str, k: int, own: EnergyChanges, config: Config) -> dict[str, 
     near, far = config.lengths.index(config.radius), config.lengths[-1]
     return {
         f"{name}share that short {word} steps lower": compared(share[0], expected, within=SLACK),
-        f"{name}share that they lower with logits of mean 0, {word}": measured(share[1]),
+        f"{name}share that they lower, logits of mean 0, {word}": measured(share[1]),
         f"{name}{word} attacks {claim} E": judge(change[near], 0.0),
         f"{name}{word} attacks of length {far:g} {claim} E": judge(change[-1], 0.0),
     }

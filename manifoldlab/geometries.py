@@ -1,0 +1,63 @@
+"""Geometries made of another one: its tangent spaces looked up, or its normal spaces in their place."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+from torch import Tensor
+
+from manifoldlab import linalg
+from manifoldlab.interfaces import Batch, Geometry
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Looked(Geometry):
+    """The spaces of the samples of a batch, orthonormal columns (n, D, d)."""
+
+    basis: Tensor = field(repr=False)
+
+    @property
+    def dim(self) -> int:
+        return self.basis.shape[2]
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        del x
+        return linalg.project(self.basis.to(v), v)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tabulated(Geometry):
+    """A geometry whose spaces at the samples of a data set are known, by their index."""
+
+    geometry: Geometry
+    basis: Tensor = field(repr=False)  # (samples, D, d)
+
+    @property
+    def dim(self) -> int:
+        return self.geometry.dim
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.geometry.to_tangent(x, v)
+
+    def at(self, batch: Batch) -> Geometry:
+        return self.geometry.at(batch) if batch.index is None else Looked(self.basis[batch.index])
+
+
+@final
+@dataclass(frozen=True)
+class Across(Geometry):
+    """The normal spaces of a geometry in R^D: its P is I less that one's."""
+
+    geometry: Geometry
+    ambient: int  # D
+
+    @property
+    def dim(self) -> int:
+        return self.ambient - self.geometry.dim
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        return v - self.geometry.to_tangent(x, v)
+
+    def at(self, batch: Batch) -> Geometry:
+        return Across(self.geometry.at(batch), self.ambient)
