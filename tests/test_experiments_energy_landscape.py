@@ -1,5 +1,6 @@
 """The experiment energy_landscape: its predictions by other formulas, its claims, its figure."""
 
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,22 @@ def test_wrong_fields(wrong: dict[str, object], line: str) -> None:
     with pytest.raises(ValueError, match=line) as refused:
         replace(Config(), **wrong)
     assert "\n" not in str(refused.value)
+
+
+def test_the_figure(outcome: records.Outcome, tmp_path: Path) -> None:
+    """Of records that are missing, and of tiny ones; in this process, which has matplotlib."""
+    script = Path(__file__).parents[1] / "paper_figs" / "fig_energy_landscape.py"
+    draw = runpy.run_path(str(script))["draw"]
+    with pytest.raises(SystemExit) as missing:
+        draw(tmp_path)
+    assert missing.value.code == (
+        f"there are no records in {tmp_path}/energy_landscape; make them with: "
+        f"manifoldlab run energy_landscape --out {tmp_path}"
+    )
+    for config in (TINY, replace(TINY, codim=2)):
+        plain = records.plain(config)
+        folder = tmp_path / "energy_landscape" / records.name("energy_landscape", plain)
+        folder.parent.mkdir(exist_ok=True)
+        records.save(folder, "energy_landscape", plain, outcome, seconds=1.0)
+    draw(tmp_path).savefig(tmp_path / "page.png", dpi=20)
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
