@@ -48,6 +48,7 @@ class Seen(NamedTuple):
     """Of each member (strengths, seeds), by its points; g is the gradient of the margin."""
 
     accuracy: Array
+    loss: Array  # mean cross-entropy
     square: Array  # mean |g|^2
     normal_square: Array  # mean |Qg|^2
     alignment: Array  # mean 1 - omega
@@ -74,11 +75,12 @@ def beside_bayes(
     # chunks as long as the batch, for an ensemble gives blocks of it to its members
     steps = on_off_robustness(model, batch, geometry, sizes=(size,), chunk=len(batch.x))
     with torch.no_grad():
-        right = model(batch.x).argmax(1) == batch.y
+        logits = model(batch.x)
+        right, loss = logits.argmax(1) == batch.y, gradients.cross_entropy(logits, batch.y)
     square = own.norm.square()
     squares = (square, square * own.omega, own.alignment, exact.cosine, exact.tangent_cosine)
     roots = (score.cosine, steps.on, steps.off)
-    rows = [right, *squares, *(root.square() for root in roots)]
+    rows = [right, loss, *squares, *(root.square() for root in roots)]
     means = [r.detach().double().reshape(copies, here.seeds, -1).mean(2).numpy() for r in rows]
     return Seen(*means[:-3], *(mean**0.5 for mean in means[-3:]))
 

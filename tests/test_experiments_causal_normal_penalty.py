@@ -78,10 +78,10 @@ def test_the_same_again(outcome: records.Outcome, tmp_path: Path) -> None:
 
 def test_the_bound_is_that_of_a_constant(tmp_path: Path) -> None:
     """Of loss log 2; an optimum may use no more for its penalty."""
-    config = replace(TINY, strengths=(1.0,), epochs=20)
+    config = replace(TINY, strengths=(1.0, 2.0), epochs=20)
     problem = causal_normal_penalty.problems(config)["flat"]
     known = causal_normal_penalty.compared_on("flat", problem, config, Told(tmp_path), 0.0)[1]
-    assert (known["normal_penalty"].normal_square * 1.0 < log(2)).all()
+    assert (known["normal_penalty"].normal_square[0] * 1.0 < log(2)).all()
 
 
 def test_an_ensemble_is_seen_as_its_members_are() -> None:
@@ -138,6 +138,13 @@ def test_the_two_penalties_add_up_to_the_whole() -> None:
     assert named["normal_penalty"].func is normal_penalty  # type: ignore[attr-defined]
 
 
+def test_an_excess_is_over_networks_of_other_strengths() -> None:
+    seen = Seen(*np.zeros((10, 2, 1)))
+    seen = seen._replace(loss=np.array([[0.3], [0.69]]), normal_square=np.array([[0.1], [0.0]]))
+    found = causal_normal_penalty.excesses(seen, (1.0, 3.0))
+    assert found[:, 0] == pytest.approx([0.4 - 0.69, 0.69 - 0.6])
+
+
 def test_data_may_be_rows_of_a_larger_table() -> None:
     x, y = torch.arange(8.0).reshape(4, 2), torch.tensor([0, 1, 1, 0])
     for batch in in_memory(x, y, 2, first=100).batches(3, 5):
@@ -150,11 +157,14 @@ def test_data_may_be_rows_of_a_larger_table() -> None:
     [
         ({"dim": 1}, "dim must be 2 or more, not 1"),
         ({"seeds": 1}, "seeds must be 2 or more, not 1"),
-        ({"ambient": 3}, r"ambient must be dim \+ 2 = 4 or more, not 3"),
+        ({"ambient": 3}, r"ambient is dim \+ 2 = 4 or more, not 3"),
         ({"noise": 0.2}, r"noise 0.2 in R\^16 would leave the reach, 1"),
-        ({"strengths": (1.0, 0.1)}, r"strengths are positive and grow, not \(1.0, 0.1\)"),
-        ({"strengths": (-1.0, 0.1)}, "strengths are positive and grow"),
-        ({"strengths": ()}, "strengths are positive and grow"),
+        (
+            {"strengths": (1.0, 0.1)},
+            r"strengths are two or more, positive and grow, not \(1.0, 0.1\)",
+        ),
+        ({"strengths": (-1.0, 0.1)}, "strengths are two or more, positive and grow"),
+        ({"strengths": (1.0,)}, "strengths are two or more, positive and grow"),
     ],
 )
 def test_wrong_fields(wrong: dict[str, object], line: str) -> None:
@@ -168,7 +178,7 @@ def test_the_head_may_be_the_loss() -> None:
     head = replace(TINY, head="cross_entropy")
     named = causal_normal_penalty.penalties(problem.manifold, head)
     assert all(o.keywords["head"] is gradients.cross_entropy for o in named.values())  # type: ignore[attr-defined]
-    seen = Seen(*np.ones((9, 2, 2)))
+    seen = Seen(*np.ones((10, 2, 2)))
     found = dict.fromkeys(causal_normal_penalty.LABELS, seen)
     rows = causal_normal_penalty.metrics("flat", found, found, head)
     assert not any("bound" in row for row in rows)

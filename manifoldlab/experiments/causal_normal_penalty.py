@@ -11,23 +11,23 @@ with the gradient of the Bayes margin, which is the difference of the scores of 
 A constant has the penalized loss log 2, so the minimum has mean |Qg|^2 <= log 2 / strength, and at the
 training points 1 - mean |Qg|^2 / mean |g|^2 >= 1 - log 2 / (strength mean |g|^2). If nothing else changed,
 the cosine would become that of the tangential parts under cross-entropy: on flats, where Bayes gradients
-are tangent (B1), it is sqrt(1 - omega) times that. An isotropic gradient has the alignment d / D.
+are tangent (B1), it is sqrt(1 - omega) times that. An isotropic gradient has the alignment d / D. Where
+networks of another strength have less of a penalized loss, training missed its minimum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log, sqrt
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from manifoldlab import gradients
 from manifoldlab.architecture import Architecture
-from manifoldlab.beside_bayes import Points, Seen, beside_bayes, points
+from manifoldlab.beside_bayes import Array, Points, Seen, beside_bayes, points
 from manifoldlab.comparison import Metric, at_least, at_most, compared, measured
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.densities.gaussians import Gaussians
@@ -48,15 +48,11 @@ from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.von_mises_sphere import VonMisesSphere
 from manifoldlab.records import Outcome, Progress
 
-Array = NDArray[Any]
 PENALTIES = ("normal_penalty", "gradient_penalty", "tangent_penalty")
 LABELS = ("bayes", "cross_entropy", *PENALTIES)
 ALIGNED = 0.95  # alignment that is called full
 VARIANCE, CONCENTRATION = 0.6, 4.0  # of a class; Bayes errs at about a tenth of the points
-HEADS: dict[str, Head] = {
-    "margin": gradients.margin,
-    "cross_entropy": gradients.cross_entropy,
-}
+HEADS: dict[str, Head] = {"margin": gradients.margin, "cross_entropy": gradients.cross_entropy}
 
 
 @dataclass(frozen=True)
@@ -84,14 +80,12 @@ class Config:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be {low} or more, not {getattr(self, name)}")
         if self.ambient < self.dim + 2:
-            raise ValueError(
-                f"ambient must be dim + 2 = {self.dim + 2} or more, not {self.ambient}"
-            )
+            raise ValueError(f"ambient is dim + 2 = {self.dim + 2} or more, not {self.ambient}")
         if not 0 < self.noise * sqrt(self.ambient) < 0.6:
             raise ValueError(f"noise {self.noise} in R^{self.ambient} would leave the reach, 1")
         grow = list(self.strengths) == sorted({*self.strengths})
-        if not grow or not min(self.strengths, default=0) > 0:
-            raise ValueError(f"strengths are positive and grow, not {self.strengths}")
+        if not grow or len(self.strengths) < 2 or not self.strengths[0] > 0:
+            raise ValueError(f"strengths are two or more, positive and grow, not {self.strengths}")
 
 
 FAST = Config(points=300, seeds=5, epochs=60, width=32, lr=1e-2)
@@ -171,52 +165,70 @@ def trained(
 
 def penalties(geometry: Geometry, config: Config) -> dict[str, Objective]:
     head = HEADS[config.head]
-    across = Across(geometry, config.ambient)
+    normal = partial(normal_penalty, head=head)
     return {
-        "normal_penalty": partial(normal_penalty, geometry=geometry, head=head),
+        "normal_penalty": partial(normal, geometry=geometry),
         "gradient_penalty": partial(gradient_penalty, head=head),
-        "tangent_penalty": partial(normal_penalty, geometry=across, head=head),
+        "tangent_penalty": partial(normal, geometry=Across(geometry, config.ambient)),
     }
 
 
 def metrics(name: str, new: Found, known: Found, config: Config) -> dict[str, Metric]:
     """At the strength that aligns gradients most at the points trained on; seed by seed."""
-    share = 1 - known["normal_penalty"].normal_square / known["normal_penalty"].square
+    trained_on, last = known["normal_penalty"], new["normal_penalty"].alignment[-1]
+    share = 1 - trained_on.normal_square / trained_on.square
     best = int(share.mean(1).argmax())
-    strength = config.strengths[best]
-    bayes, plain = (Seen(*(v[0] for v in new[label])) for label in ("bayes", "cross_entropy"))
-    normal, whole, tangent = (Seen(*(v[best] for v in new[label])) for label in PENALTIES)
-    rows: dict[str, Metric] = {
-        "strength": {"measured": strength},
+    at = {label: Seen(*(v[min(best, len(v) - 1)] for v in own)) for label, own in new.items()}
+    rows: dict[str, Metric] = {"strength": {"measured": config.strengths[best]}}
+    rows |= effects(at) | {"alignment, largest strength": measured(last)} | controls(at)
+    if config.head == "margin":  # whose squares are bounded
+        least = 1 - log(2) / (config.strengths[best] * trained_on.square[best])
+        excess = excesses(trained_on, config.strengths)
+        worst = int(excess.mean(1).argmax())
+        rows["alignment - its bound, points trained on"] = at_least(share[best] - least, 0.0)
+        rows["strength that trains worst"] = {"measured": config.strengths[worst]}
+        rows["penalized loss there - that of networks of another"] = measured(excess[worst])
+    return {f"{name}: {what}": metric for what, metric in rows.items()}
+
+
+def effects(at: Found) -> dict[str, Metric]:
+    normal, plain, bayes = at["normal_penalty"], at["cross_entropy"], at["bayes"]
+    gap = normal.cosine - plain.tangent_cosine
+    return {
         "alignment": at_least(normal.alignment, ALIGNED),
         "alignment, cross_entropy": measured(plain.alignment),
-        "alignment, largest strength": measured(new["normal_penalty"].alignment[-1]),
         "accuracy - cross_entropy's": at_least(normal.accuracy - plain.accuracy, 0.0),
         "accuracy - Bayes'": measured(normal.accuracy - bayes.accuracy),
-        "accuracy - Bayes', largest strength": measured(
-            new["normal_penalty"].accuracy[-1] - bayes.accuracy
-        ),
         "change along / cross_entropy's": compared(normal.on / plain.on, 1.0),
         "change along / Bayes'": compared(normal.on / bayes.on, 1.0),
         "change across / cross_entropy's": measured(normal.off / plain.off),
         "cosine with Bayes": at_least(normal.cosine, ALIGNED),
         "cosine - cross_entropy's": at_least(normal.cosine - plain.cosine, 0.0),
-        "cosine - tangential one of cross_entropy": compared(
-            normal.cosine - plain.tangent_cosine, 0.0
-        ),
+        "cosine - tangential one of cross_entropy": compared(gap, 0.0),
         "cosine with score - Bayes'": compared(normal.score_cosine - bayes.score_cosine, 0.0),
-        "tangent_penalty: alignment - cross_entropy's": at_most(
-            tangent.alignment - plain.alignment, 0.0
-        ),
+    }
+
+
+def controls(at: Found) -> dict[str, Metric]:
+    normal, whole, tangent = (at[label] for label in PENALTIES)
+    plain, gain = at["cross_entropy"], tangent.alignment - at["cross_entropy"].alignment
+    return {
+        "tangent_penalty: alignment - cross_entropy's": at_most(gain, 0.0),
         "tangent_penalty: cosine - cross_entropy's": at_most(tangent.cosine - plain.cosine, 0.0),
         "gradient_penalty: alignment": measured(whole.alignment),
         "gradient_penalty: cosine - normal_penalty's": measured(whole.cosine - normal.cosine),
         "gradient_penalty: accuracy - normal_penalty's": measured(whole.accuracy - normal.accuracy),
     }
-    if config.head == "margin":  # whose squares are bounded
-        least = 1 - log(2) / (strength * known["normal_penalty"].square[best])
-        rows["alignment - its bound, points trained on"] = at_least(share[best] - least, 0.0)
-    return {f"{name}: {what}": metric for what, metric in rows.items()}
+
+
+def excesses(known: Seen, strengths: Sequence[float]) -> Array:
+    """How much larger the penalized loss is at the points trained on than for networks that were
+    trained with another strength: above 0 where training missed its minimum; (strengths, seeds)."""
+    weight = np.array(strengths)[:, None, None]
+    losses = known.loss + weight * known.normal_square  # (strength of the loss, of training, seeds)
+    others, own = losses.copy(), np.arange(len(strengths))
+    others[own, own] = np.inf
+    return np.asarray(losses[own, own] - others.min(1))
 
 
 def arrays(found: Mapping[str, Found], config: Config) -> dict[str, Array]:
