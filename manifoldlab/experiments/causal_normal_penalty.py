@@ -48,6 +48,7 @@ from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.von_mises_sphere import VonMisesSphere
 from manifoldlab.records import Outcome, Progress
 
+Found = dict[str, Seen]  # by the objective
 PENALTIES = ("normal_penalty", "gradient_penalty", "tangent_penalty")
 LABELS = ("bayes", "cross_entropy", *PENALTIES)
 ALIGNED = 0.95  # alignment that is called full
@@ -114,9 +115,6 @@ def problems(config: Config) -> dict[str, Isotropic]:
         "flat": GaussianSubspace(flat, gaussians, config.noise),
         "sphere": VonMisesSphere(sphere, fisher, config.noise),
     }
-
-
-Found = dict[str, Seen]  # by the objective
 
 
 def compared_on(

@@ -5,15 +5,15 @@ let it be (Mirza et al. 2024). Law E4 gives the change that a short step makes: 
 
     <s, u> or, targeted, - <s, u>,    s = -grad E,  u = steepest(grad log(p_k / (1 - p_k))),
 
-k the label to leave or to reach (see energy_changes). Classes of von Mises and Fisher on a sphere, their
-modes evenly on a great circle, are attacked through the exact Bayes classifier, E = -log p(x), and
-through ensembles of networks; each seed has data and points of its own. Measured are signs and sizes
-of the changes along attacks of growing length, how far E4 tells the sign, and maps of E.
+k the label to leave or to reach. Classes of von Mises and Fisher on a sphere, their modes evenly on a
+great circle, are attacked through the exact Bayes classifier, E = -log p(x), and through networks of
+several seeds, each with data and points of its own, in attacks of growing length; E is mapped, too.
 
-The energy of a network is that of its logits, which its start and training fix up to no h(x) at all
-(E2). For labels drawn by the posterior, sum_k p_k <grad E, grad CE_k> = <s, sum_k p_k grad l_k> - |s|^2
-is 0 (C1): weighed by |grad CE|, first-order changes through the Bayes classifier average to 0 in any
-gauge. With two classes an attack targeted at the other one is the untargeted attack.
+E is known up to a function h(x) (E2): the logits of Bayes are log p(x, y), those of a network as its
+start and training left them, and beside both stand logits of mean 0. For labels that the posterior draws
+sum_k p_k <grad E, grad CE_k> = <s, sum_k p_k grad l_k> - |s|^2 is 0 (C1): weighed by |grad CE|, first-order
+changes through the Bayes classifier average to 0 whatever h is. With two classes the attack that is
+targeted at the other one is the untargeted attack: no claim that they differ can hold.
 """
 
 from collections.abc import Mapping
