@@ -20,6 +20,7 @@ from manifoldlab import (
     catalog,
     energies,
     expectations,
+    gaussian_regimes,
     gradients,
     linalg,
     nearest_point,
@@ -29,15 +30,20 @@ from manifoldlab import (
     verification,
 )
 from manifoldlab.gaussian_components import GaussianComponents
+from manifoldlab.gaussian_regimes import GaussianRegimes
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.manifolds.closed_curve import ClosedCurve
 from manifoldlab.manifolds.sphere import Sphere
+from manifoldlab.objectives.gradient_penalty import gradient_penalty
+from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.probes import on_off_robustness
 from manifoldlab.problems import gaussian_subspace, quadrature, von_mises_sphere
+from manifoldlab.problems.base import Isotropic
 from manifoldlab.problems.quadrature import Quadrature
 from manifoldlab.problems.tube import CutGaussian, Tube
 from manifoldlab.theorem import Control, Theorem
 from theory_checks import check_b2_isotropic_noise_leaks_along_normals as b2
+from theory_checks import check_d1_noise_regularization_is_a_gradient_penalty as d1
 from theory_checks import check_e2_energies_are_known_up_to_a_function as e2
 from theory_checks import check_f1_attacks_are_tangent_or_normal_nearby as f1
 from theory_checks import check_g2_max_margin_networks_leak_to_all_relevant_coordinates as g2
@@ -54,12 +60,15 @@ from theory_checks.check_c1_posterior_gradients_split_into_scores import LAW as 
 from theory_checks.check_c2_the_score_points_to_the_posterior_mean import LAW as C2
 from theory_checks.check_c3_denoisers_project_on_the_tangent_space import LAW as C3
 from theory_checks.check_c5_smoothed_classifiers_are_lipschitz_in_probits import LAW as C5
+from theory_checks.check_d2_noisy_training_finds_the_bayes_rule_of_more_noise import LAW as D2
+from theory_checks.check_d5_robust_bayes_rules_are_linear_in_closed_form import LAW as D5
+from theory_checks.check_d6_robust_trainings_find_one_family_of_rules import LAW as D6
 from theory_checks.check_e1_cross_entropy_is_a_difference_of_energies import LAW as E1
 from theory_checks.check_e3_posterior_divergence_is_made_of_energies import LAW as E3
 from theory_checks.check_e4_attacks_change_the_energy_along_the_log_odds import LAW as E4
 from theory_checks.check_e5_the_weat_weight_is_finite_for_any_energy import LAW as E5
 
-B2, E2, F1, G2 = b2.LAW, e2.LAW, f1.LAW, g2.LAW
+B2, D1, E2, F1, G2 = b2.LAW, d1.LAW, e2.LAW, f1.LAW, g2.LAW
 FIRST, SECOND = 0, 1  # control
 Function = Callable[..., Any]
 Change = Callable[[Function], Function]
@@ -212,6 +221,36 @@ def with_negative_bias(function: Function) -> Function:
     return lambda spread: [(rows, slope) for rows, slope in function(spread) if rows[0, -1] < 0]
 
 
+def stronger(function: Function) -> Function:
+    """An objective of twice the strength."""
+    return lambda *args, strength, **options: function(*args, strength=2 * strength, **options)
+
+
+def of_root(function: Function) -> Function:
+    """gamma = sigma, not its square."""
+    return lambda pair, sigma: function(pair, sigma**0.5)
+
+
+def of_twice(function: Function) -> Function:
+    """gamma = 4 lambda / E l''."""
+    return lambda pair, strength: function(pair, 2 * strength)
+
+
+def added(function: Function) -> Function:
+    """Deviations of noises, not their squares."""
+    del function
+    return lambda problem, sigma: replace(problem, noise=problem.noise + sigma)
+
+
+def without_third_derivatives(function: Function) -> Function:
+    return lambda case, columns: (function(case, columns)[0], torch.zeros((), dtype=torch.float64))
+
+
+def complement(function: Function) -> Function:
+    """The share of the tangent part."""
+    return lambda *args: 1 - function(*args)
+
+
 NAMES = catalog.names("densities")
 LAWS = {name: catalog.find("densities", name).log_joint for name in NAMES}
 SCALED, UNSCALED = special.scaled_log_vmf_normalizer, special.log_vmf_normalizer
@@ -320,7 +359,31 @@ ATTACKS = [
     Fault(g2.two_neurons, summed, G2, "blocks"),
     Fault(g2.cones, with_negative_bias, G2, "blocks"),
 ]
-FAULTS = [*NORMALIZERS, *DIMENSIONS, *PROJECTIONS, *HEADS, *PRECISION, *SIGNS, *OTHERS, *ATTACKS]
+TRAININGS = [
+    Fault(gradient_penalty, stronger, D1, "sphere"),
+    Fault(linalg.inner, negative, D1, "sphere"),  # of the normal penalty
+    Fault(d1.Network._bend, without_third_derivatives, D1, "sphere"),
+    Fault(noise_augmentation, stronger, D2, "gaussian_subspace"),
+    Fault(Isotropic.noisier, added, D2, "von_mises_sphere"),
+    Fault(GaussianRegimes.gamma_of_radius, twice, D5, "general position"),
+    Fault(GaussianRegimes.rule, negative, D5, "general position"),
+    Fault(GaussianRegimes.robust_risk, twice, D5, "general position"),
+    Fault(GaussianRegimes.noise, of_root, D6, "general position"),
+    Fault(GaussianRegimes.logistic_ridge, of_twice, D6, "general position"),
+    Fault(gaussian_regimes.omega, complement, D6, "thin distractor"),
+    Fault(gaussian_regimes.omega, complement, D6, "signal_distractor", FIRST),
+]
+FAULTS = [
+    *NORMALIZERS,
+    *DIMENSIONS,
+    *PROJECTIONS,
+    *HEADS,
+    *PRECISION,
+    *SIGNS,
+    *OTHERS,
+    *TRAININGS,
+    *ATTACKS,
+]
 
 
 def body(*args: Any, planted: Function, **options: Any) -> Any:
@@ -384,4 +447,5 @@ def test_a_planted_fault_is_seen(fault: Fault, monkeypatch: pytest.MonkeyPatch) 
 def test_every_law_has_a_fault_that_it_sees() -> None:
     seeing = {fault.law.id for fault in FAULTS}
     laws = "A1 A2 A3 A4 B1 B1t B2 B3 B4 C1 C2 C3 C5 E1 E2 E3 E4 E5 F1 G2"
+    laws = "A1 A2 A3 A4 B1 B1t B2 B3 B4 C1 C2 C3 D1 D2 D5 D6 E1 E2 E3"
     assert seeing == set(laws.split())

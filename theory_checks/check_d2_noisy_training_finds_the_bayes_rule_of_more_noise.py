@@ -11,8 +11,8 @@ S = sum_i phi_y - sum_k p phi_k are independent, of variances that add up to a k
 P(|S| >= s) <= 2 exp(-s^2 / (2 V + 2 M s / 3)) (Bernstein); phi are waves and, where other noises would be
 seen best, tanh(log p' - log p), p' of half and twice sigma. And the product of q / p over points that q has
 not seen has the mean 1, so that it exceeds 1 / alpha with probability alpha at most (Wasserman, Ramdas,
-Balakrishnan 2020); q has quadratic logits, as Bayes has for Gaussian classes, and is trained by the
-objective `noise_augmentation`.
+Balakrishnan 2020); q has quadratic logits, as Bayes has for Gaussian classes, and the objective
+`noise_augmentation` trains it and says what q and p lose.
 What smoothing does to gradients is thus what B2 says of the noise sqrt(tau^2 + sigma^2).
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from manifoldlab.densities.gaussians import Gaussians
 from manifoldlab.interfaces import Batch
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
-from manifoldlab.problems.base import Problem
+from manifoldlab.problems.base import BayesClassifier, Problem
 from manifoldlab.problems.correlated_noise import CorrelatedNoise
 from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.quadrature import Quadrature
@@ -120,13 +120,18 @@ def waves(case: Noisy) -> Tensor:
 
 
 def unbeaten(case: Noisy, factor: float = 1.0) -> Tensor:
-    """Bound on the p of what a trained classifier gains over that posterior, on the second half."""
-    half = len(case.batch.y) // 2
-    model = trained(case, Batch(case.clean.x[:half], case.clean.y[:half]))
+    """Bound on the p of how much less a trained classifier loses than that posterior, on other points."""
+    x, y = case.clean[:2]
+    half = len(x) // 2
+    bayes = BayesClassifier(case.problem.noisier(factor * case.sigma))
+    others, model = Batch(x[half:], y[half:]), trained(case, Batch(x[:half], y[:half]))
     with torch.no_grad():
-        fitted: Tensor = model(case.batch.x[half:]).log_softmax(1)
-    gained = (fitted - case.log_posterior(factor)[half:]).gather(1, case.batch.y[half:, None])
-    return gained.new_tensor([exp(-max(gained.sum().item(), 0.0))])
+        fitted, least = (
+            noise_augmentation(m, others, case.generator(1), strength=case.sigma)
+            for m in (model, bayes)
+        )
+    gained = len(others.x) * (least - fitted).item()
+    return x.new_tensor([exp(-max(gained, 0.0))])
 
 
 def trained(case: Noisy, batch: Batch) -> nn.Module:
