@@ -73,7 +73,7 @@ class Flats(Geometry):
         sources = tuple(draws.source(seed, use) for seed in seeds)
         z = draws.normal(self.span.new_zeros(members * n, self.dim), sources)
         y = (torch.arange(n) % 2).repeat(members)
-        z[:, 0] += separation * (2 * y - 1)
+        z[:, 0] += separation * (2 * y - 1).to(z)
         offset = torch.full_like(z[:, :1], self.shift)
         inside = torch.cat([z, offset], 1)[:, :columns].reshape(members, n, columns)
         x = inside @ self.span.mT

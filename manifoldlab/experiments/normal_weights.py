@@ -75,7 +75,7 @@ class Config:
         if not 0 < self.dim < self.ambient - 1:
             what = f"a flat of dim {self.dim} and its offset leave nothing"
             raise ValueError(f"{what} of {self.ambient} dimensions")
-        for name, least in (("width", 1), ("seeds", 2), ("looks", 2), ("steps", PARTS)):
+        for name, least in (("width", 1), ("seeds", 2), ("looks", 3), ("steps", PARTS)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
         for name in ("samples", "steps"):
