@@ -78,7 +78,9 @@ def nearest_flip(
     for _ in range(rays):
         root = first_root(networks, x, ray)
         nearest = nearest.minimum(root)
-        there = x + root.nan_to_num(posinf=0.0)[..., None] * ray
+        found = root.isfinite()[..., None]
+        # Far out on a ray that never flips the neurons are active as they are at the ray itself.
+        there = (x + root[..., None] * ray).where(found, ray)
         ray = _unit(ray + downhill(there))
     return nearest
 

@@ -50,7 +50,7 @@ def kept(axes: Axes, samples: Samples, kind: int) -> None:
 
 def gradient(axes: Axes, samples: Samples, kind: int) -> None:
     lines(axes, samples, logarithm(samples["gradient"][:, kind]))
-    axes.set_ylim(-5, 3)
+    axes.set_ylim(-5, 4)
 
 
 def omega(axes: Axes, samples: Samples, kind: int) -> None:
@@ -76,7 +76,7 @@ ROWS: dict[str, Callable[[Axes, Samples, int], None]] = {
 NOTES = (  # row, height in it
     (0, 0.5, "thin line: steps $2^{-52}$\nbottom: 0 exactly"),
     (1, 0.05, "thin lines: predicted"),
-    (3, 0.9, "dotted: isotropic; dash-dotted: Bayes"),
+    (3, 0.1, "dotted: isotropic\ndash-dotted: Bayes"),
 )
 
 

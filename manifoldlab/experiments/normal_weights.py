@@ -1,4 +1,4 @@
-r"""Descent leaves the weights across the data as drawn, and robust training takes them away (laws D3, D4).
+r"""Descent leaves the weights across the data as drawn, robust training takes what margins see (D3, D4).
 
 Networks of one to four layers, and two layers of rectifiers with fixed outer weights, learn two
 classes on a flat of R^D from noiseless points. With Pi the projector on the span of the points,
