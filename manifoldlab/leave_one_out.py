@@ -24,7 +24,8 @@ def best(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 def jackknife(of: Callable[[Tensor], Tensor], found: Tensor) -> Tensor:
     """n of(mean of all) - (n - 1) of(mean of the others), one a seed: (rows, n, D) -> (rows, n).
 
-    Their mean has no bias of order 1 / n, and they scatter as n independent values do (Tukey 1958).
+    Their mean has no bias of order 1 / n, and they scatter as n independent values do (Tukey 1958), but
+    for functions that are flat at the truth, as a cosine is at 1: there they scatter more than it errs.
     """
     n = found.shape[1]
     if n < 2:

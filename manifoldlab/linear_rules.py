@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifoldlab import linalg
 from manifoldlab.comparison import Metric
@@ -24,7 +24,6 @@ from manifoldlab.ensembles import train_ensemble
 from manifoldlab.gaussian_regimes import GaussianRegimes, Trained, omega
 from manifoldlab.interfaces import Objective
 from manifoldlab.leave_one_out import jackknife
-from manifoldlab.models.mlp import mlp
 from manifoldlab.problems.base import Problem
 from manifoldlab.schedules import cosine
 from manifoldlab.statistics import mean_interval
@@ -37,6 +36,7 @@ KINDS = ("accuracy", "alignment", "cosine")
 
 def trained(
     problem: Problem,
+    pair: GaussianRegimes,
     objective: Objective,
     strengths: Sequence[float],
     seeds: Sequence[int],
@@ -46,11 +46,9 @@ def trained(
     advance: Advance,
 ) -> Tensor:
     """Directions of the weights, (strengths, seeds, D)."""
-    rows = len(strengths)
-    models = [mlp(problem.shape, 2, depth=0).double() for _ in range(rows * len(seeds))]
-    with torch.no_grad():
-        for parameter in (p for model in models for p in model.parameters()):
-            parameter.zero_()
+    rows, axes = len(strengths), torch.linalg.eigh(pair.covariance).eigenvectors
+    rules = [nn.Linear(len(axes), 2, dtype=axes.dtype) for _ in range(rows * len(seeds))]
+    models = [_model(axes, rule) for rule in rules]
     train_ensemble(
         models,
         objective,
@@ -64,8 +62,23 @@ def trained(
         every=200,
         advance=advance,
     )
-    weights = torch.stack([next(model.parameters()).detach() for model in models])
-    return linalg.unit(weights[:, 1] - weights[:, 0]).reshape(rows, len(seeds), -1)
+    weights = torch.stack([rule.weight.detach() for rule in rules])
+    turned: Tensor = linalg.unit(weights[:, 1] - weights[:, 0]) @ axes.mT
+    return turned.reshape(rows, len(seeds), -1)
+
+
+def _model(axes: Tensor, rule: nn.Linear) -> nn.Module:
+    """A linear model that begins at zero, on coordinates x.v_k along the eigenvectors of Sigma.
+
+    Adam adapts its steps to each coordinate: across the subspace, where little happens, to that.
+    """
+    size = len(axes)
+    turn = nn.Linear(size, size, bias=False, dtype=axes.dtype)
+    with torch.no_grad():
+        turn.weight.copy_(axes.mT)
+        nn.init.zeros_(rule.weight)
+        nn.init.zeros_(rule.bias)
+    return nn.Sequential(turn.requires_grad_(False), rule)
 
 
 def beside(

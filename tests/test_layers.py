@@ -16,7 +16,7 @@ LAYERS = (  # the top first
     "report experiments faults",
     "verification arguments options listing configuration",
     "judging",
-    "strategies sweep grounds linear_rules measuring robust_trainings",
+    "strategies sweep grounds linear_rules measuring regimes robust_trainings",
     "populations",
     "ensembles engines",
     "training",

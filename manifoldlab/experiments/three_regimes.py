@@ -7,13 +7,13 @@ the Bayes classifier and they hardly lose accuracy (Bayes-aligned); with too muc
 cross-entropy as strength 0, several seeds of each; at fresh samples accuracy, changes along and across the
 manifold and gradients are compared with those of the exact Bayes classifier (module measuring).
 
-"Best" is, for each seed, the strength that is best for the other seeds, so that the choice flatters nobody.
+What each regime would have to show is in module regimes.
 On two Gaussians a linear model is trained, too, where its rule is known in closed form (laws D5, D6):
 
     w_gamma = (Sigma + gamma I)^{-1} mu,    gamma = sigma^2 of noise, gamma |w_gamma| = epsilon of attacks
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, final
@@ -23,22 +23,18 @@ import torch
 from torch import nn
 
 from manifoldlab import draws, linear_rules
-from manifoldlab.comparison import Metric, at_least, at_most, measured
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
 from manifoldlab.grounds import GROUNDS, pair
 from manifoldlab.interfaces import Batch, Data, Objective
-from manifoldlab.leave_one_out import best
-from manifoldlab.measuring import Array, Gauge, Reading, tabulated
+from manifoldlab.measuring import Array, Gauge, tabulated
 from manifoldlab.models.mlp import mlp
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.records import Outcome, Progress
+from manifoldlab.regimes import claims
 from manifoldlab.robust_trainings import TRAININGS
 from manifoldlab.schedules import cosine
-
-REACH = 0.05  # how near to Bayes a gradient must come, and what the aligned regime may cost
-LOSS = 0.05  # what the excessive regime must lose
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,16 @@ class Config:
     """The first of them."""
     samples: int = 2000
     """On which each network trains."""
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 128
     lr: float = 3e-3
     width: int = 32
     depth: int = 2
-    held_out: int = 1000
+    held_out: int = 500
     """Fresh samples that are measured."""
     step: float = 0.5
     """Length of the steps along and across the manifold."""
-    linear_epochs: int = 60
+    linear_epochs: int = 40
     """Of 4096 fresh samples each, for the linear models of the closed form."""
 
     def __post_init__(self) -> None:
@@ -107,7 +103,7 @@ LEAST = {
     "held_out": 1,
     "linear_epochs": 1,
 }
-FAST = Config(count=8, epochs=12, width=24, samples=1000, held_out=400, linear_epochs=20)
+FAST = Config(count=8, width=24, samples=1000, held_out=300)
 
 
 def main(config: Config, progress: Progress) -> Outcome:
@@ -119,7 +115,7 @@ def main(config: Config, progress: Progress) -> Outcome:
         samples |= {"_".join(filter(None, (part, name))): v for name, v in reading.items()}
     samples |= {f"bayes_{name}": v for name, v in gauge.read(gauge.bayes)._asdict().items()}
     samples |= {f"null_{name}": v for name, v in gauge.nulls.items()}
-    metrics = regimes(samples)
+    metrics = claims(samples)
     curve = study.curve()
     if curve:
         samples |= curve
@@ -154,13 +150,13 @@ class Study:
         return self.gauge.read_all([self.network(seed) for seed in self.seeds], 1)
 
     def weak(self) -> dict[str, Array]:
-        return self._trained(cross_entropy, None, "cross entropy", 0.0, 0.1)
+        return self.trained(cross_entropy, None, "cross entropy", 0.0, 0.1)
 
     def robust(self) -> dict[str, Array]:
         objective = self.training.build(tabulated(self.problem, self.pool))
-        return self._trained(objective, self.config.strengths, self.config.objective, 0.1, 0.8)
+        return self.trained(objective, self.config.strengths, self.config.objective, 0.1, 0.8)
 
-    def _trained(
+    def trained(
         self,
         objective: Objective,
         strengths: Sequence[float] | None,
@@ -173,7 +169,7 @@ class Study:
         history = train_ensemble(
             models,
             objective,
-            [data for _ in range(rows) for data in self._data()],
+            [data for _ in range(rows) for data in self.data()],
             seeds=self.seeds * rows,
             strengths=strengths and np.repeat(strengths, config.seeds).tolist(),
             epochs=config.epochs,
@@ -188,7 +184,7 @@ class Study:
             raise FloatingPointError(f"members of {name} not finite: {history.failed}")
         return self.gauge.read_all(models, rows)
 
-    def _data(self) -> list[Data]:
+    def data(self) -> list[Data]:
         """Of each seed, with the index that its samples have in the pool of all."""
         n = self.config.samples
         return [
@@ -205,8 +201,11 @@ class Study:
             return {}
         strengths = torch.tensor(self.config.strengths, dtype=torch.float64)
         strengths = strengths[self.training.curve(classes, strengths).gamma.isfinite()]
+        if not len(strengths):
+            return {}
         found = linear_rules.trained(
             self.problem,
+            classes,
             self.training.build(self.gauge.geometry),
             strengths.tolist(),
             self.seeds,
@@ -228,32 +227,3 @@ def _shifted(data: Data, start: int) -> Data:
             yield batch._replace(index=batch.index + start)
 
     return data._replace(batches=batches)
-
-
-def regimes(samples: Mapping[str, Any]) -> dict[str, Metric]:
-    """The claims, each as a number of every seed."""
-    seeds = np.arange(samples["truth"].shape[1])
-    at: Callable[[str, Any], Array] = lambda name, row: samples[name][row, seeds]
-    aligned, turned, knows = (best(samples[name]) for name in ("truth", "alignment", "score"))
-    weak = {name: samples[f"weak_{name}"][0] for name in Reading._fields}
-    last = {name: samples[name][-1] for name in Reading._fields}
-    return {
-        "initial alignment": measured(samples["initial_alignment"][0]),
-        "weak alignment": measured(weak["alignment"]),
-        "weak truth": measured(weak["truth"]),
-        "weak score": measured(weak["score"]),
-        "weak off / on": at_least(weak["off"] / weak["on"], 1.0),
-        "aligned truth, gained": at_least(at("truth", aligned) - weak["truth"], 0.0),
-        "aligned off / on": at_most(at("off", aligned) / at("on", aligned), 1.0),
-        "aligned accuracy, lost": at_most(weak["accuracy"] - at("accuracy", aligned), REACH),
-        "best truth": at_least(at("truth", aligned), 1 - REACH),
-        "best alignment": at_least(
-            at("alignment", turned), float(samples["bayes_alignment"]) - REACH
-        ),
-        "best alignment, gained": at_least(at("alignment", turned) - weak["alignment"], 0.0),
-        "best score, gained": at_least(at("score", knows) - weak["score"], 0.0),
-        "excessive accuracy, lost": at_least(at("accuracy", aligned) - last["accuracy"], LOSS),
-        "excessive truth, lost": at_least(at("truth", aligned) - last["truth"], LOSS),
-        "excessive alignment, lost": at_least(at("alignment", turned) - last["alignment"], LOSS),
-        "excessive score, lost": at_least(at("score", knows) - last["score"], LOSS),
-    }
