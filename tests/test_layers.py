@@ -20,11 +20,12 @@ LAYERS = (  # the top first
     "populations",
     "ensembles engines",
     "training",
-    "theorem descent evaluation beside_bayes",
+    "theorem descent evaluation beside_bayes scaled_problems",
     "problems normal_motion",
     "probes objectives tangents scores generation attribution metrics data energy_maps",
     "architecture integrand energy_changes",
     "manifolds densities attacks models",
+    "gradient_fields logistic_samples",
     "energies gradients resuming",
     "calculus comparison cover flats gaussian_components gaussian_regimes geometries reach_bounds "
     "watching",
