@@ -77,7 +77,7 @@ class LogisticSamples:
         across = torch.trace(limit) - self.rule @ limit @ self.rule / size
         return Misfit((_across(limit, frame) / size).item(), (across / (2 * size)).item())
 
-    def exact(self, n: int, frame: Tensor) -> Misfit:
+    def all_orders(self, n: int, frame: Tensor) -> Misfit:
         """By n samples and with an intercept, up to terms that vanish as D grows."""
         a, b, _ = proportional(self.separation, len(self.mean) / n)
         along = self.rule / (2 * self.separation)  # Sigma^{-1/2} e

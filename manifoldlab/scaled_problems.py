@@ -27,7 +27,7 @@ RADIUS, CONCENTRATION = 2.0, 2.0  # of the sphere and of the classes on it
 
 class Law(NamedTuple):
     leading: Misfit
-    exact: Misfit
+    all_orders: Misfit
 
 
 def gaussian(dim: int, codim: int, noise: float) -> GaussianSubspace:
@@ -58,4 +58,4 @@ def gaussian_law(dim: int, ambient: int, n: int, noise: float) -> Law:
     flat = (1 - noise**2) * frame @ frame.mT
     across = noise**2 * torch.eye(ambient, dtype=torch.float64)
     rules = LogisticSamples(DISTANCE * frame[:, 0], flat + across)
-    return Law(rules.leading(n, frame), rules.exact(n, frame))
+    return Law(rules.leading(n, frame), rules.all_orders(n, frame))

@@ -51,7 +51,7 @@ def panel(axes: Axes, run: records.Run, scan: str, name: str) -> None:
     )
     for key, style, label in (
         ("leading", (0, (4, 2)), "order $1/n$"),
-        ("exact", "-", "all orders"),
+        ("all_orders", "-", "all orders in $D/n$"),
     ):
         if f"{key}_{name}" in samples:
             axes.plot(x, samples[f"{key}_{name}"][rows], color="k", ls=style, lw=0.9, label=label)

@@ -1,5 +1,6 @@
 """Gradients come to those of Bayes with the samples: the closed form, the experiment and its figure."""
 
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -83,15 +84,15 @@ def test_all_orders_are_the_mean_of_fitted_rules() -> None:
         found.append((across.square().sum() / w.square().sum()).item())
     law = gaussian_law(4, 40, n, 0.6)
     error = np.std(found, ddof=1) / sqrt(len(found))
-    assert abs(np.mean(found) - law.exact.omega) < 4 * error
+    assert abs(np.mean(found) - law.all_orders.omega) < 4 * error
     assert abs(np.mean(found) - law.leading.omega) > 8 * error
 
 
 def test_all_orders_come_to_the_first_and_end_where_samples_are_separable() -> None:
     for n in (10**4, 10**6):
         law = gaussian_law(3, 9, n, 0.5)
-        for exact, leading in zip(law.exact, law.leading, strict=True):
-            assert abs(exact / leading - 1) < 5 * 9 / n + 1e-7
+        for whole, leading in zip(law.all_orders, law.leading, strict=True):
+            assert abs(whole / leading - 1) < 5 * 9 / n + 1e-7
     a, b, step = proportional(1.25, 0.1)
     assert a > 2.5 and b > 0 and step > 0
     with pytest.raises(ValueError, match=r"^0.5 dimensions a sample .* there may be no best rule$"):
@@ -150,7 +151,9 @@ def test_linear_models_beside_their_law(outcomes: dict[str, records.Outcome]) ->
     i = TINY.points().index(Point(2, 6, 200))
     found, law = outcome.samples, gaussian_law(2, 6, 200, 0.6)
     assert found["omega"].shape == found["accuracy"].shape == (len(TINY.points()), 3)
-    assert found["exact_omega"][i] == law.exact.omega and found["bayes_omega"].max() < 1e-20
+    assert (
+        found["all_orders_omega"][i] == law.all_orders.omega and found["bayes_omega"].max() < 1e-20
+    )
     assert found["leading_misalignment"][i] == law.leading.misalignment
     # deviation of the share of right ones among 500 samples
     right = erfc(-1.25 / sqrt(2)) / 2
@@ -162,7 +165,10 @@ def test_networks_on_a_sphere(outcomes: dict[str, records.Outcome]) -> None:
     in_n, in_codim, in_dim = rates(outcome, "omega")
     assert in_n["predicted"] == in_codim["predicted"] == 0 and "predicted" not in in_dim
     found = outcome.samples
-    assert all(np.isfinite(array).all() for array in found.values()) and "exact_omega" not in found
+    assert (
+        all(np.isfinite(array).all() for array in found.values())
+        and "all_orders_omega" not in found
+    )
     assert found["bayes_omega"].min() > 1e-6
     null = [point.codim / point.ambient for point in TINY.points()]
     assert found["null_omega"].tolist() == pytest.approx(null)
@@ -191,24 +197,21 @@ def test_bad_fields_have_one_line(wrong: dict[str, Any], line: str) -> None:
         replace(TINY, **wrong)
 
 
-def drawn(results: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    script = ROOT / "paper_figs" / "fig_sample_complexity.py"
-    words = [sys.executable, str(script), "--results", str(results), "--out", str(out)]
-    return subprocess.run(words, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-
-
 def test_the_figure(outcomes: dict[str, records.Outcome], tmp_path: Path) -> None:
-    missing = drawn(tmp_path, tmp_path / "out")
-    assert missing.returncode == 1 and missing.stderr == (
-        f"there are no records in {tmp_path}/sample_complexity; make them with: "
-        "manifoldlab sweep sample_complexity --problem gaussian,sphere\n"
+    script = ROOT / "paper_figs" / "fig_sample_complexity.py"
+    line = f"there are no records in {tmp_path}/sample_complexity; make them with: "
+    with pytest.raises(SystemExit) as missing:
+        runpy.run_path(str(script))["draw"](tmp_path)
+    assert missing.value.code == line + (
+        "manifoldlab sweep sample_complexity --problem gaussian,sphere"
     )
     (tmp_path / "sample_complexity").mkdir()
     for problem, outcome in outcomes.items():
         config = records.plain(TINY) | {"problem": problem}
         folder = tmp_path / "sample_complexity" / records.name("sample_complexity", config)
         records.save(folder, "sample_complexity", config, outcome, seconds=1.0)
-    done = drawn(tmp_path, tmp_path / "out")
+    words = [sys.executable, str(script), "--results", str(tmp_path), "--out", str(tmp_path)]
+    done = subprocess.run(words, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pdf, png = map(Path, done.stdout.split())
     assert pdf.read_bytes().startswith(b"%PDF") and png.read_bytes().startswith(b"\x89PNG")

@@ -217,17 +217,17 @@ def linear_metrics(config: Config, found: Founds, laws: Laws) -> dict[str, Metri
     for scan, points in config.scans().items():
         for name in NAMES:
             leading = slope(scan, points, [getattr(laws[p].leading, name) for p in points])
-            exact = slope(scan, points, [getattr(laws[p].exact, name) for p in points])
+            whole = slope(scan, points, [getattr(laws[p].all_orders, name) for p in points])
             metrics[f"{name}: rate in {scan}"] = comparison.compared(
-                rates(name, scan, points, found), leading, within=abs(exact - leading)
+                rates(name, scan, points, found), leading, within=abs(whole - leading)
             )
     last = config.scans()["n"][-1]
     for name in NAMES:
-        leading, exact = (last.size * getattr(term, name) for term in laws[last])
+        leading, whole = (last.size * getattr(term, name) for term in laws[last])
         metrics[f"{name}: times n, at most samples"] = comparison.compared(
-            last.size * getattr(found[last], name), leading, within=abs(exact - leading)
+            last.size * getattr(found[last], name), leading, within=abs(whole - leading)
         )
-        shares = [getattr(found[p], name) / getattr(laws[p].exact, name) for p in found]
+        shares = [getattr(found[p], name) / getattr(laws[p].all_orders, name) for p in found]
         metrics[f"{name}: over all orders, all points"] = comparison.compared(np.mean(shares, 0), 1)
     return metrics
 
