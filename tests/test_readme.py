@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from manifoldlab import catalog, listing, options
+from manifoldlab import app, arguments, catalog, configuration, listing, options, running
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+
+EXPERIMENTS = ("three_regimes",)  # those that it names
 
 
 def blocks(language: str) -> list[str]:
@@ -29,27 +31,45 @@ def test_the_first_screen_has_the_two_commands() -> None:
     assert "\nmake verify " in first and "\nmake test " in first
 
 
-def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+def test_the_examples_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second goes on from the first, and the network that it saves is probed as is said."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
     lines = capsys.readouterr().out.splitlines()
-    omega = {line.split()[0]: float(line.split()[-1]) for line in lines}
+    omega = {line.split()[0]: float(line.split(",")[0].split()[-1]) for line in lines}
     assert omega["Tube"] < 1e-25  # the square of rounding
     assert 1e-5 < omega["VonMisesSphere"] < 1e-2  # of order tau^4 = 1e-4
+    assert omega["VonMisesSphere"] < omega["Sequential"] < 1 / 3  # what a random gradient has
+    (words,) = (w for w in commands("manifoldlab") if "results/network.safetensors" in w)
+    with pytest.raises(SystemExit, match="0"):
+        app.main(words)
+    assert "omega" in capsys.readouterr().out
 
 
 def test_the_commands_are_right_use() -> None:
     given = [options.parse(words) for words in commands("manifoldlab")]
-    assert {type(command) for command in given} == {options.Verify, options.List, options.Probe}
+    assert {type(command) for command in given} == {*options.COMMANDS.values(), options.Explain}
     for command in given:
         match command:
             case options.Verify():
                 assert set(command.laws) <= listing.laws().keys()
             case options.List():
-                assert listing.members(command.kind)
+                assert command.kind in listing.kinds()
             case options.Probe():
                 assert command.probe in catalog.names("probes")
-                assert command.problem in catalog.names("problems")
+                assert arguments.problem(command.problem, command.seed)
+            case options.Run() if command.experiment in catalog.names("experiments"):
+                start = running.default(command.experiment, fast=command.fast)
+                assert configuration.configured(start, dict(command.fields))
+            case options.Sweep() if command.experiment in catalog.names("experiments"):
+                start = running.default(command.experiment, fast=command.fast)
+                assert len(list(configuration.grid(start, dict(command.fields)))) > 1
+            case options.Run() | options.Sweep():
+                assert command.experiment in EXPERIMENTS
 
 
 def test_make_has_the_targets_and_profiles() -> None:
