@@ -28,6 +28,12 @@ def at_most(values: Values, predicted: float) -> Metric:
     return _metric(values, predicted, -math.inf, predicted)
 
 
+def never_above(values: Values, predicted: float) -> Metric:
+    """With an upper bound that no value may pass, as one of rounding: the largest stands for all."""
+    largest = float(np.asarray(values, dtype=np.float64).max())
+    return _metric([largest, largest], predicted, -math.inf, predicted)
+
+
 def measured(values: Values) -> Metric:
     """With nothing: there is no prediction."""
     metric = _metric(values, math.nan, -math.inf, math.inf)

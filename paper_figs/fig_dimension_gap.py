@@ -88,7 +88,9 @@ def draw(results: Path) -> Figure:
     config = chosen.config
     title = (
         f"{config['width']} rectifiers on a {config['dim']}-flat, {config['steps']} steps:"
-        f" means of {config['seeds']} seeds with 95 % intervals"
+        f" means of {config['seeds']} seeds with 95 % intervals\n$s_0$ = {config['deviation']:g},"
+        f" attacks of radius {config['radius']:g}, noise {config['noise']:g},"
+        f" rate {config['rate']:g}, $\\lambda$ = {config['decay']:g}"
     )
     page = figure(chosen.samples(), title)
     paper.footnote(page, [chosen])

@@ -73,10 +73,10 @@ ROWS: dict[str, Callable[[Axes, Samples, int], None]] = {
 }
 
 
-NOTES = (  # row, height in it
-    (0, 0.5, "thin line: steps $2^{-52}$\nbottom: 0 exactly"),
-    (1, 0.05, "thin lines: predicted"),
-    (3, 0.1, "dotted: isotropic\ndash-dotted: Bayes"),
+NOTES = (  # row and column of a panel, height in it
+    (0, 1, 0.4, "thin line: steps $2^{-52}$\nbottom: 0 exactly"),
+    (1, 0, 0.05, "thin lines: predicted"),
+    (3, 4, 0.1, "dotted: isotropic\ndash-dotted: Bayes"),
 )
 
 
@@ -92,8 +92,9 @@ def figure(samples: Samples, title: str) -> Figure:
         axes.set_title(kind)
     for axes in panels[-1]:
         steps(axes, int(samples["times"][-1]))
-    for row, height, note in NOTES:
-        panels[row, 0].text(0.05, height, note, transform=panels[row, 0].transAxes, fontsize=7)
+    for row, column, height, note in NOTES:
+        axes = panels[row, column]
+        axes.text(0.05, height, note, transform=axes.transAxes, fontsize=7)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     page.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, title=title)
     return page
@@ -116,7 +117,9 @@ def draw(results: Path) -> Figure:
     config = chosen.config
     title = (
         f"weights across a {config['dim']}-flat in $R^{{{config['ambient']}}}$, width"
-        f" {config['width']}: means of {config['seeds']} seeds with 95 % intervals"
+        f" {config['width']}: means of {config['seeds']} seeds with 95 % intervals\n"
+        f"attacks of radius {config['radius']:g}, noise {config['noise']:g}, rate {config['rate']:g},"
+        f" $\\lambda$ = {config['decay']:g}, noise {config['spread']:g} in the points"
     )
     page = figure(chosen.samples(), title)
     paper.footnote(page, [chosen])

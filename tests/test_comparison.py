@@ -34,6 +34,14 @@ def test_bounds_agree_on_their_side() -> None:
     )
 
 
+def test_a_bound_that_none_may_pass_is_held_against_the_largest() -> None:
+    wide = [0.0, 0.0, 3.0]  # whose mean has an interval from below 1
+    assert comparison.at_most(wide, 1.0)["agrees"]
+    found = comparison.never_above(wide, 1.0)
+    assert found["agrees"] is False and found["measured"] == found["high"] == 3.0
+    assert comparison.never_above(wide, 3.0)["agrees"] is True
+
+
 def test_what_is_not_predicted_neither_agrees_nor_not() -> None:
     assert comparison.measured(VALUES).keys() == {"measured", "low", "high"}
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from manifoldlab import checkpoints, draws
 from manifoldlab.architecture import Architecture
 from manifoldlab.attacks.pgd import at_rest, pgd
-from manifoldlab.comparison import Metric, at_most, compared, measured
+from manifoldlab.comparison import Metric, compared, measured, never_above
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
@@ -233,17 +233,17 @@ def _identity(
     factor, ratio = float(variant.factors(config)[last]), own["over_law"][last]
     return {
         f"first order over the law, {name}": compared(ratio, factor, within=IDENTITY * factor),
-        f"first order off that at any point, {name}": at_most(own["off_law"].max(0), IDENTITY),
+        f"first order off that at any point, {name}": never_above(own["off_law"], IDENTITY),
         f"chi^2 / (D - d), {name}": compared(own["chi_square"].mean(0), 1),
     }
 
 
 def _gap(config: Config, found: Mapping[str, Mapping[str, Array]]) -> dict[str, Metric]:
     """Along the flat D is not known; how much nearer is the flip across it, where D is largest?"""
-    made = {
-        f"slope along the flat, {name}": compared(slopes(config, found[name]["along"]), 0)
-        for name in ("before training", "descent")
-    }
+    made = {}
+    for name in ("before training", "descent"):
+        slope = slopes(config, found[name]["along"])
+        made[f"slope along the flat, {name}"] = compared(slope, 0)
     last = int(np.argmax(config.codims))
     for name, own in found.items():
         ratio = own["along"][last] / own["across"][last]

@@ -29,7 +29,7 @@ from torch import Tensor
 from manifoldlab import checkpoints, draws, normal_motion
 from manifoldlab.architecture import Architecture
 from manifoldlab.attacks.pgd import at_rest, pgd
-from manifoldlab.comparison import Metric, at_most, compared, measured
+from manifoldlab.comparison import Metric, at_most, compared, measured, never_above
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import Ensemble, train_ensemble
@@ -220,11 +220,11 @@ def _exact(config: Config, found: Curves, kinds: list[str]) -> dict[str, Metric]
     left = (1 - 2 * config.rate * config.decay) ** config.steps
     for kind in kinds:
         for way, most in zip(FROZEN, (bound, bound, 0.0), strict=True):
-            made[f"moved by {way}, {kind}"] = at_most(found[way, kind]["moved"].max(1), most)
+            made[f"moved by {way}, {kind}"] = never_above(found[way, kind]["moved"], most)
         kept = found["weight decay", kind]["kept"][:, -1]
         made[f"left by weight decay, {kind}"] = compared(kept, left, within=bound)
     for way, kind in [*(("weight decay", kind) for kind in kinds), ("attacks", kinds[0])]:
-        made[f"off the factors of {way}, {kind}"] = at_most(found[way, kind]["off"].max(1), bound)
+        made[f"off the factors of {way}, {kind}"] = never_above(found[way, kind]["off"], bound)
     return made
 
 
