@@ -67,7 +67,10 @@ def figure(samples: Samples, title: str) -> Figure:
         powers(axes, samples["codims"])
     right.sharey(middle)
     handles, labels = middle.get_legend_handles_labels()
-    page.legend(handles, labels, loc="outside upper center", ncols=7, frameon=False, title=title)
+    legend = page.legend(
+        handles, labels, loc="outside upper center", ncols=7, frameon=False, title=title
+    )
+    legend.get_title().set_multialignment("center")
     return page
 
 

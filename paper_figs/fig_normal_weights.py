@@ -96,7 +96,10 @@ def figure(samples: Samples, title: str) -> Figure:
         axes = panels[row, column]
         axes.text(0.05, height, note, transform=axes.transAxes, fontsize=7)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    page.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, title=title)
+    legend = page.legend(
+        handles, labels, loc="outside upper center", ncols=4, frameon=False, title=title
+    )
+    legend.get_title().set_multialignment("center")
     return page
 
 

@@ -46,7 +46,6 @@ from manifoldlab.training import Advance
 WIDE = 128  # from this D - d on the true distance has the slope -1/2
 SLOPE_WITHIN = 0.1  # the issue of a law whose constant is not claimed
 IDENTITY = 1e-9  # of quantities in float64 through a few hundred steps
-SMALLER = 4.0
 
 
 @final
@@ -112,7 +111,7 @@ class Variant:
 def variants(config: Config) -> dict[str, Variant]:
     one: Callable[[int], float] = lambda size: 1.0
     root: Callable[[int], float] = lambda size: size**0.5
-    quarter: Callable[[int], float] = lambda size: SMALLER
+    quarter: Callable[[int], float] = lambda size: 4.0
     decay = 2 * config.decay
     grown: Callable[[int], float] = lambda size: (1 - config.rate * decay) ** -config.steps
     attack = partial(pgd, steps=3, start=at_rest, best=False)
