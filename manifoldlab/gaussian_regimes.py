@@ -12,6 +12,9 @@ The third is the loss at the worst l2 steps. With z* = gamma w_gamma, the point 
 nearest to mu in the norm of Sigma^{-1}, w_gamma is Sigma^{-1} (mu - z*), and its robust risk
 Phi(-|Sigma^{-1/2} (mu - z*)|) is the least of all rules, linear or not: no rule tells the classes apart
 any better once they have been moved by -y z*. From |mu| on nothing is better than w = 0 (laws D5, D6).
+Two logits W x have w = W_1 - W_0: the objective `gradient_penalty` of the margin is the last with lambda its
+strength, and an optimizer that decays weights, decay / 2 |W|^2, ends with W_0 = -W_1 and lambda = decay / 4.
+
 No inverse is formed, but quotients in the eigenbasis of Sigma; the means E l', E l'' are exact to
 rounding while the deviation of w.x is below 20.
 """

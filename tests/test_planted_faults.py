@@ -364,7 +364,7 @@ TRAININGS = [
     Fault(linalg.inner, negative, D1, "sphere"),  # of the normal penalty
     Fault(d1.Network._bend, without_third_derivatives, D1, "sphere"),
     Fault(noise_augmentation, stronger, D2, "gaussian_subspace"),
-    Fault(Isotropic.noisier, added, D2, "von_mises_sphere"),
+    Fault(Isotropic.noisier, added, D2, "von_mises_torus"),
     Fault(GaussianRegimes.gamma_of_radius, twice, D5, "general position"),
     Fault(GaussianRegimes.rule, negative, D5, "general position"),
     Fault(GaussianRegimes.robust_risk, twice, D5, "general position"),
