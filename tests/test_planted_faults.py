@@ -246,6 +246,11 @@ def without_third_derivatives(function: Function) -> Function:
     return lambda case, columns: (function(case, columns)[0], torch.zeros((), dtype=torch.float64))
 
 
+def finite(function: Function) -> Function:
+    """A rule that never gives up."""
+    return lambda *args: function(*args).clamp_max(1e4)
+
+
 def complement(function: Function) -> Function:
     """The share of the tangent part."""
     return lambda *args: 1 - function(*args)
@@ -366,6 +371,7 @@ TRAININGS = [
     Fault(noise_augmentation, stronger, D2, "gaussian_subspace"),
     Fault(Isotropic.noisier, added, D2, "von_mises_torus"),
     Fault(GaussianRegimes.gamma_of_radius, twice, D5, "general position"),
+    Fault(GaussianRegimes.gamma_of_radius, finite, D5, "general position"),
     Fault(GaussianRegimes.rule, negative, D5, "general position"),
     Fault(GaussianRegimes.robust_risk, twice, D5, "general position"),
     Fault(GaussianRegimes.noise, of_root, D6, "general position"),
