@@ -131,8 +131,7 @@ def variants(config: Config) -> dict[str, Variant]:
 
 def trained(config: Config, variant: Variant, codim: int, advance: Advance) -> dict[str, Tensor]:
     """At each point, (seeds, points); nan where no neuron is active."""
-    seeds = tuple(range(config.seeds))
-    size = config.dim + codim
+    seeds, size = tuple(range(config.seeds)), config.dim + codim
     flats = Flats.drawn(size, config.dim, 0.0, seeds)
     deviation = config.deviation / variant.smaller(size)
     options = {"width": config.width, "scale": deviation}
