@@ -73,10 +73,10 @@ ROWS: dict[str, Callable[[Axes, Samples, int], None]] = {
 }
 
 
-NOTES = (  # row and column of a panel, height in it
-    (0, 1, 0.4, "thin line: steps $2^{-52}$\nbottom: 0 exactly"),
-    (1, 0, 0.05, "thin lines: predicted"),
-    (3, 4, 0.1, "dotted: isotropic\ndash-dotted: Bayes"),
+NOTES = (  # row and column of a panel, place in it
+    (0, 1, (0.25, 0.4), "thin line: steps $2^{-52}$\nbottom: 0 exactly"),
+    (1, 0, (0.05, 0.05), "thin lines: predicted"),
+    (3, 4, (0.05, 0.1), "dotted: isotropic\ndash-dotted: Bayes"),
 )
 
 
@@ -92,9 +92,9 @@ def figure(samples: Samples, title: str) -> Figure:
         axes.set_title(kind)
     for axes in panels[-1]:
         steps(axes, int(samples["times"][-1]))
-    for row, column, height, note in NOTES:
+    for row, column, place, note in NOTES:
         axes = panels[row, column]
-        axes.text(0.05, height, note, transform=axes.transAxes, fontsize=7)
+        axes.text(*place, note, transform=axes.transAxes, fontsize=7)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     legend = page.legend(
         handles, labels, loc="outside upper center", ncols=4, frameon=False, title=title
