@@ -1,6 +1,7 @@
 """Figure: what penalizing only the normal part of gradients does, beside the whole and the tangential.
 
-Reads the records of the experiment causal_normal_penalty and draws its fullest one.
+Reads the records of the experiment causal_normal_penalty and draws the fullest one that penalizes the
+margin, or the loss if there is no other.
 
     manifoldlab run causal_normal_penalty --out results
     python paper_figs/fig_causal_normal_penalty.py --results results --out docs/figures
@@ -59,7 +60,7 @@ def title(run: records.Run, problem: str) -> str:
 
 
 def figure(found: list[records.Run]) -> Figure:
-    run = fullest(found, (), ("seeds", "samples", "points", "epochs", "width"))[0]
+    run = fullest(found, ("head",), ("seeds", "samples", "points", "epochs", "width"))[-1]
     samples = run.samples()
     page = Figure(figsize=(12.5, 6.2), layout="constrained")
     rows = page.subfigures(len(samples["problems"]), 1)

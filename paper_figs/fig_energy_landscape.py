@@ -81,6 +81,7 @@ def lines(panels: Any, run: records.Run, samples: Any) -> None:
     for axes in (change, raised):
         axes.axhline(0, color=GREY, lw=0.9)
         axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_ylim(top=3 * axes.get_ylim()[1])  # the scale is logarithmic
         axes.set_ylabel("mean change of E")
     for axes in (share, agree):
         axes.axhline(0.5, color=GREY, ls="--", lw=0.9, label="random direction")
