@@ -1,7 +1,8 @@
-r"""Problems of one difficulty in every dimension: a manifold of dimension d, codimension D - d, some noise.
+"""Problems of any dimensions: a manifold of dimension d in R^D, and noise.
 
-Two Gaussians N(-+m, (1 - noise^2) I) on a d-flat, which with the noise are N(-+m, I) there, or mixtures of
-von Mises-Fisher laws on a d-sphere. For the first the law of what logistic training finds is known.
+Two Gaussians N(-+m, (1 - noise^2) I) on a d-flat, which with the noise are N(-+m, I) there and hence of one
+difficulty whatever d and D are; the law of what logistic training finds is known. Or mixtures of von
+Mises-Fisher laws on a d-sphere, of one difficulty in every D only.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,22 @@ from manifoldlab.problems.von_mises_sphere import VonMisesSphere
 
 DISTANCE = 1.25  # |m|
 RADIUS, CONCENTRATION = 2.0, 2.0  # of the sphere and of the classes on it
+
+
+class Point(NamedTuple):
+    """A choice of dimensions, and so many samples."""
+
+    dim: int
+    ambient: int
+    size: int
+
+    @property
+    def codim(self) -> int:
+        return self.ambient - self.dim
+
+    def scale(self, scan: str) -> int:
+        """What varies in a scan, by its name."""
+        return {"n": self.size, "D - d": self.codim, "d": self.dim}[scan]
 
 
 class Law(NamedTuple):
@@ -52,10 +69,10 @@ PROBLEMS: Mapping[str, Callable[[int, int, float], Isotropic]] = {
 }
 
 
-def gaussian_law(dim: int, ambient: int, n: int, noise: float) -> Law:
-    """Of linear rules trained on n samples: terms of order 1 / n, and all orders; alike for every frame."""
-    frame = random_frame(ambient, dim, 0)
+def gaussian_law(point: Point, noise: float) -> Law:
+    """Of linear rules trained on the samples: terms of order 1 / n, and all orders in D / n."""
+    frame = random_frame(point.ambient, point.dim, 0)  # alike for every one
     flat = (1 - noise**2) * frame @ frame.mT
-    across = noise**2 * torch.eye(ambient, dtype=torch.float64)
+    across = noise**2 * torch.eye(point.ambient, dtype=torch.float64)
     rules = LogisticSamples(DISTANCE * frame[:, 0], flat + across)
-    return Law(rules.leading(n, frame), rules.all_orders(n, frame))
+    return Law(rules.leading(point.size, frame), rules.all_orders(point.size, frame))

@@ -7,6 +7,7 @@ Reads of each problem the fullest record of the experiment sample_complexity and
     python paper_figs/fig_sample_complexity.py --results results --out docs/figures
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +103,21 @@ def members(run: records.Run, scan: str) -> Any:
 
 def rate(run: records.Run, scan: str, name: str) -> str:
     metric = run.metrics[f"{name}: rate in {scan}"]
-    text = f"rate {metric['measured']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})"
-    if "predicted" not in metric:
-        return text
-    sign = (
-        {"n": r"$\leq$ ", "D - d": r"$\geq$ "}.get(scan, "")
-        if run.config["problem"] == "sphere"
-        else ""
-    )
-    claim = f"{sign}{metric['predicted'] + 0.0:.2f}".replace("-0.00", "0.00")
-    return f"{text}, predicted {claim}" + ("" if metric["agrees"] else ": DISAGREES")
+    lines = [f"rate {measured(metric)}"]
+    if "predicted" in metric:
+        free = {"n": r"$\leq$ ", "D - d": r"$\geq$ "}
+        sign = free.get(scan, "") if run.config["problem"] == "sphere" else ""
+        claim = f"{metric['predicted']:.2f}".replace("-0.00", "0.00")
+        lines[0] += f", predicted {sign}{claim}" + ("" if metric["agrees"] else ": DISAGREES")
+    step = {"n": "largest rise", "D - d": "largest fall"}.get(scan, "")
+    against = run.metrics.get(f"{name}: {step} in {scan}")
+    if against is not None and not against["agrees"]:
+        lines.append(f"NOT MONOTONE: {step} {measured(against)}")
+    return "\n".join(lines)
+
+
+def measured(metric: Mapping[str, Any]) -> str:
+    return f"{metric['measured']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})"
 
 
 def title(run: records.Run) -> str:

@@ -17,13 +17,13 @@ from torch import Tensor
 from manifoldlab import gradient_fields, linalg, records
 from manifoldlab.data.samples import samples
 from manifoldlab.experiments import sample_complexity
-from manifoldlab.experiments.sample_complexity import Config, Point, main
+from manifoldlab.experiments.sample_complexity import Config, Found, main
 from manifoldlab.interfaces import Batch
 from manifoldlab.logistic_ridge import normal_nodes
 from manifoldlab.logistic_samples import LogisticSamples, proportional
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
-from manifoldlab.scaled_problems import PROBLEMS, gaussian, gaussian_law
+from manifoldlab.scaled_problems import PROBLEMS, Point, gaussian, gaussian_law
 from manifoldlab.training import silent
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_all_orders_are_the_mean_of_fitted_rules() -> None:
         w = minimum(batch.x, batch.y)
         across = w - frame @ (frame.mT @ w)
         found.append((across.square().sum() / w.square().sum()).item())
-    law = gaussian_law(4, 40, n, 0.6)
+    law = gaussian_law(Point(4, 40, n), 0.6)
     error = np.std(found, ddof=1) / sqrt(len(found))
     assert abs(np.mean(found) - law.all_orders.omega) < 4 * error
     assert abs(np.mean(found) - law.leading.omega) > 8 * error
@@ -90,7 +90,7 @@ def test_all_orders_are_the_mean_of_fitted_rules() -> None:
 
 def test_all_orders_come_to_the_first_and_end_where_samples_are_separable() -> None:
     for n in (10**4, 10**6):
-        law = gaussian_law(3, 9, n, 0.5)
+        law = gaussian_law(Point(3, 9, n), 0.5)
         for whole, leading in zip(law.all_orders, law.leading, strict=True):
             assert abs(whole / leading - 1) < 5 * 9 / n + 1e-7
     a, b, step = proportional(1.25, 0.1)
@@ -102,7 +102,7 @@ def test_all_orders_come_to_the_first_and_end_where_samples_are_separable() -> N
 def test_leading_terms_are_those_of_the_docstring() -> None:
     density = lambda m: scipy.stats.norm.pdf(m, 2 * 1.25**2, 2 * 1.25) / (4 * np.cosh(m / 2) ** 2)
     c = scipy.integrate.quad(density, -30, 40)[0]
-    law = gaussian_law(4, 32, 1000, 0.6)
+    law = gaussian_law(Point(4, 32, 1000), 0.6)
     size = 4 * 1.25**2
     assert law.leading.omega == pytest.approx(28 / (c * 0.36 * size * 1000), rel=1e-9)
     both = 28 / 0.36 + 3  # along the flat the deviation is 1, in the 3 directions across w
@@ -149,7 +149,7 @@ def test_linear_models_beside_their_law(outcomes: dict[str, records.Outcome]) ->
     assert predicted == pytest.approx([-1, 1, 0], abs=1e-9)
     assert [rate["predicted"] for rate in rates(outcome, "misalignment")][0] == pytest.approx(-1)
     i = TINY.points().index(Point(2, 6, 200))
-    found, law = outcome.samples, gaussian_law(2, 6, 200, 0.6)
+    found, law = outcome.samples, gaussian_law(Point(2, 6, 200), 0.6)
     assert found["omega"].shape == found["accuracy"].shape == (len(TINY.points()), 3)
     assert (
         found["all_orders_omega"][i] == law.all_orders.omega and found["bayes_omega"].max() < 1e-20
@@ -172,6 +172,15 @@ def test_networks_on_a_sphere(outcomes: dict[str, records.Outcome]) -> None:
     assert found["bayes_omega"].min() > 1e-6
     null = [point.codim / point.ambient for point in TINY.points()]
     assert found["null_omega"].tolist() == pytest.approx(null)
+
+
+def test_steps_against_the_claim_are_found() -> None:
+    points = [Point(1, 4, n) for n in (10, 20, 40)]
+    rows = np.array([[0.5, 0.6], [0.7, 0.9], [0.1, 0.2]])
+    found = {p: Found(row, row, row, 0.0, 1.0) for p, row in zip(points, rows, strict=True)}
+    against = sample_complexity.against
+    assert against("omega", points, found).tolist() == pytest.approx([0.2, 0.3])
+    assert against("misalignment", points[::-1], found).tolist() == pytest.approx([0.6, 0.7])
 
 
 def test_a_run_is_reproduced_and_tells_how_far_it_is(
