@@ -175,12 +175,12 @@ def test_networks_on_a_sphere(outcomes: dict[str, records.Outcome]) -> None:
 
 
 def test_steps_against_the_claim_are_found() -> None:
-    points = [Point(1, 4, n) for n in (10, 20, 40)]
-    rows = np.array([[0.5, 0.6], [0.7, 0.9], [0.1, 0.2]])
+    points = [Point(1, 4, n) for n in (10, 20, 40, 80)]
+    rows = np.array([[0.5, 0.6], [0.7, 0.9], [0.8, 0.95], [0.1, 0.2]])
     found = {p: Found(row, row, row, 0.0, 1.0) for p, row in zip(points, rows, strict=True)}
     against = sample_complexity.against
-    assert against("omega", points, found).tolist() == pytest.approx([0.2, 0.3])
-    assert against("misalignment", points[::-1], found).tolist() == pytest.approx([0.6, 0.7])
+    assert against("omega", points, found).tolist() == pytest.approx([0.3, 0.35])
+    assert against("misalignment", points[::-1], found).tolist() == pytest.approx([0.7, 0.75])
 
 
 def test_a_run_is_reproduced_and_tells_how_far_it_is(

@@ -186,7 +186,7 @@ def measured(problem: Isotropic, networks: Sequence[nn.Module], count: int) -> F
 
 
 def curved_metrics(config: Config, found: Founds) -> dict[str, Metric]:
-    """What is claimed is monotony: on the whole, and from each point to the next."""
+    """What is claimed is monotony: on the whole, and from each point to later ones."""
     claims: dict[str, Callable[[Array], Metric]] = {
         "n": partial(comparison.at_most, predicted=0.0),
         "D - d": partial(comparison.at_least, predicted=0.0),
@@ -209,9 +209,10 @@ def curved_metrics(config: Config, found: Founds) -> dict[str, Metric]:
 
 
 def against(name: str, points: Sequence[Point], found: Founds) -> Array:
-    """The largest step up from one point to the next; which it is, the other seeds say."""
+    """The largest step up from one point to a later one; which it is, the other seeds say."""
     excess = np.stack([excess_of(found[p], name) for p in points])  # (points, S)
-    steps = excess[1:] - excess[:-1]
+    first, later = np.triu_indices(len(points), 1)
+    steps = excess[later] - excess[first]
     chosen: Array = steps[best(steps), np.arange(steps.shape[1])]
     return chosen
 
