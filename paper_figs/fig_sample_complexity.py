@@ -24,7 +24,8 @@ from manifoldlab.report.plots import COLOURS
 COMMAND = "manifoldlab sweep sample_complexity --problem gaussian,sphere"
 TITLES = {
     "gaussian": "two Gaussians on a flat, linear logistic models",
-    "sphere": "von Mises–Fisher mixtures on a sphere, two hidden layers of {width}, {steps} steps",
+    "sphere": "von Mises–Fisher mixtures on a sphere, two hidden layers of {width}, {steps} steps;"
+    " rates of the excess over Bayes",
 }
 ROUNDING = 1e-12
 LABELS = {"omega": r"off-manifold share $\omega$", "misalignment": "1 – cosine to Bayes"}

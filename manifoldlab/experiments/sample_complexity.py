@@ -7,8 +7,8 @@ points of the manifold.
 minimum. Their law is known (logistic_samples): omega ~ (D - d) / (c noise^2 |w*|^2 n), hence the rates -1 in
 n, 1 in D - d and 0 in d; likewise for the misalignment, and what the next orders add.
 `sphere`: von Mises-Fisher mixtures on a d-sphere, networks trained for so many steps. The claim is only
-that the excess of omega over Bayes and the misalignment fall in n and do not fall in D - d. It fails where
-networks come to the end of what they can learn by heart: both rise there before they fall steeply.
+that the excess of omega over Bayes and the misalignment fall in n and do not fall in D - d. It fails as
+stated: with few samples both rise in n before they fall steeply, and with many dimensions both fall in D.
 
 Three scans meet in (dim, ambient, size): of n, of D, and of d at one D - d. Each network has data of its
 own. A rate is the slope of the mean curve over seeds, its interval from the jackknife.
