@@ -26,6 +26,11 @@ FILES = (
     "tests/test_densities.py",
     "tests/test_problems.py",
     "tests/test_probes.py",
+    "tests/test_attacks.py",
+    "tests/test_objectives.py",
+    "tests/test_ensembles.py",
+    "tests/test_models.py",
+    "tests/test_architecture.py",
     "tests/test_calculus.py",
     "theory_checks/check_b2_isotropic_noise_leaks_along_normals.py",
     "theory_checks/check_c3_denoisers_project_on_the_tangent_space.py",
@@ -37,6 +42,10 @@ MET = {
     "cardioid": {"catalog", "layers"},
     "noisy_labels": {"catalog", "layers", "problems", "e1", "x1"},
     "gradient_norm": {"catalog", "layers", "probes"},
+    "logit_penalty": {"catalog", "layers", "objectives", "ensembles"},
+    "single_step": {"catalog", "layers", "attacks"},
+    "random_features": {"catalog", "layers", "models", "architecture"},
+    "mean_of_normals": {"layers"},
     "check_x1": {"layers", "x1"},
 }
 # Tests without the name of a member that go over all of them, or over the charts of the new density.
@@ -78,8 +87,18 @@ def recipes() -> dict[str, str]:
 
 def test_there_is_a_recipe_for_each_kind() -> None:
     folders = [str(Path(name).parent) for name in recipes()]
-    kinds = ("manifolds", "densities", "problems", "probes")
-    assert sorted(folders) == sorted([*(f"manifoldlab/{kind}" for kind in kinds), "theory_checks"])
+    kinds = [
+        "manifolds",
+        "densities",
+        "problems",
+        "probes",
+        "objectives",
+        "attacks",
+        "models",
+        "experiments",
+    ]
+    members = [f"manifoldlab/{kind}" for kind in kinds]
+    assert sorted(folders) == sorted([*members, "theory_checks", "paper_figs"])
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +111,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder)
     for name in ("benchmarks", "paper_figs"):
         (folder / name).mkdir()
-        (folder / name / "empty.py").touch()
+    (folder / "benchmarks" / "empty.py").touch()
     (folder / "tests" / "test_new.py").write_text(NEW)
     for name, code in recipes().items():
         assert not (folder / name).exists()
@@ -127,6 +146,20 @@ def test_new_files_are_found_drawn_and_held_to_their_contracts(copy: Path) -> No
 def plain(name: str) -> str:
     """noisy_labels is NoisyLabels."""
     return name.replace("_", "").casefold()
+
+
+def test_the_experiment_is_swept_and_its_figure_drawn(copy: Path, tmp_path: Path) -> None:
+    command = next(line for line in recipes()["paper_figs/fig_mean_of_normals.py"].splitlines()
+                   if line.strip().startswith("manifoldlab sweep"))  # fmt: skip
+    results, out = str(tmp_path / "results"), str(tmp_path / "figures")
+    swept = run(copy, *command.split(), "--fast", "--jobs", "1", "--out", results)
+    assert "5 runs recorded, 0 found" in swept
+    drawn = run(
+        copy, "manifoldlab", "figures", "mean_of_normals", "--results", results, "--out", out
+    )
+    assert drawn.count("mean_of_normals.") == 2
+    listed = run(copy, "manifoldlab", "list", "results", "--results", results)
+    assert listed.split()[:3] == ["mean_of_normals", "5", "runs"]
 
 
 def test_the_recipes_are_linted(copy: Path) -> None:
