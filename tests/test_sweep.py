@@ -259,7 +259,8 @@ def in_session(session: int) -> list[int]:
 
 
 def test_an_interrupt_leaves_whole_records_and_no_process(toy: Path, tmp_path: Path) -> None:
-    words = ("--seed", "0:8", "--seconds", "0.3", "--jobs", "2")
+    # long enough for the signal to come before the end on a busy machine
+    words = ("--seed", "0:8", "--seconds", "0.8", "--jobs", "2")
     out = tmp_path / "out"
     process = started(toy, out, *words)
     wait_for(toy, "*.end", 2)
