@@ -119,9 +119,9 @@ def draw_row(row: Sequence[Axes], runs: Sequence[Run]) -> None:
         for run in order:
             draw_run(axes, run, column)
         axes.set_xlim(WEAK - 0.1, 1.06)
-        axes.set_xticks([WEAK, 0, 0.5, 1], ["none", "low", "", "high"])
+        axes.set_xticks([WEAK, 0, 0.5, 1], ["0", "low", "", "high"])
         if column in ("on", "off"):
-            axes.set_yscale("symlog", linthresh=1e-2)
+            axes.set_yscale("symlog", linthresh=1e-3)
             axes.set_ylim(bottom=0)
     row[0].set_ylabel(PROBLEMS[runs[0].config["problem"]], fontsize=10)
 

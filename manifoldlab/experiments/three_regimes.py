@@ -59,7 +59,7 @@ class Config:
     lr: float = 3e-3
     width: int = 32
     depth: int = 2
-    held_out: int = 500
+    held_out: int = 1000
     """Fresh samples that are measured."""
     step: float = 0.5
     """Length of the steps along and across the manifold."""
