@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from time import sleep
 from typing import Any, final
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 TOGETHER = 16  # steps from one agreement of many processes to the next; a device waits for each
+PAUSE = 0.1  # seconds at the end
 BACKENDS = "cpu:gloo,cuda:nccl"  # where there are GPUs: each kind of tensor by its own
 
 
@@ -33,7 +35,10 @@ def join() -> None:
 
 
 def leave() -> None:
+    """A thread of gloo lets go of the last tensors, for which it waits for the interpreter's lock;
+    once the interpreter has ended that aborts the process, so it is given the lock before."""
     if dist.is_initialized():
+        sleep(PAUSE)
         dist.destroy_process_group()
 
 
