@@ -61,6 +61,17 @@ def add_up(value: Tensor) -> None:
         dist.all_reduce(value)
 
 
+def mean(own: Tensor, rows: int) -> Tensor:
+    """Of means over `rows` rows here, that over the rows of all; no gradient flows through."""
+    if processes() == 1:
+        return own
+    count = torch.tensor(float(rows), dtype=own.dtype, device=own.device)
+    sums = own * count if rows else torch.zeros_like(own)  # the mean over no rows is nan
+    for value in (sums, count):
+        dist.all_reduce(value)
+    return sums / count
+
+
 def copy_first(tensors: Iterable[Tensor]) -> None:
     """Gives every process the values of the first."""
     if processes() > 1:

@@ -1,7 +1,8 @@
 """Training that is looked at: an objective that shows the model to an onlooker before each step.
 
 Looks are at chosen steps; at all of them a factor is multiplied up, which a law predicts from the model
-and the batch. Nothing of the training is changed, and nothing is drawn.
+and the batch: a mean over its samples, and so over those of all processes that share it. Nothing of the
+training is changed, and nothing is drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from manifoldlab import synchronized
 from manifoldlab.interfaces import Batch, Objective, Source
 
 Look = Callable[
@@ -33,7 +35,8 @@ class Watch:
         if self.step in self.times:
             self.rows.append(self.look(model, self.product))
         with torch.no_grad():
-            self.product = self.product * self.factor(model, batch)
+            factor = self.factor(model, batch)
+            self.product = self.product * synchronized.mean(factor, len(batch.x))
         self.step += 1
 
     def curves(self) -> dict[str, Tensor]:

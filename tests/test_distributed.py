@@ -34,10 +34,12 @@ from manifoldlab.ensembles import train_ensemble
 from manifoldlab.evaluation import evaluate
 from manifoldlab.interfaces import Batch
 from manifoldlab.manifolds.sphere import Sphere
+from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.gradient_penalty import gradient_penalty
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.probes.on_off_robustness import on_off_robustness
 from manifoldlab.training import train
+from manifoldlab.watching import Watch, Watched
 
 torch.set_num_threads(1)
 synchronized.join()
@@ -72,6 +74,9 @@ for name in catalog.names("objectives"):  # each that draws or attacks does so f
     model = network(0, partial(nn.BatchNorm1d, 8))
     train(model, objective, data, epochs=1, batch_size=33)
     found |= {f"{name}.{k}": v for k, v in model.state_dict().items()}
+watch = Watch(lambda model, product: {}, lambda model, batch: 1 + batch.x.mean()[None], (), torch.ones(1))
+train(network(0, nn.Identity), Watched(cross_entropy, watch), data, epochs=1, batch_size=65)
+found["watched"] = watch.product
 models = [network(seed, partial(nn.LayerNorm, 8)) for seed in range(2)]
 history = train_ensemble(models, noise_augmentation, data, seeds=(0, 1), strengths=(0.1, 0.2),
                          epochs=2, batch_size=65)

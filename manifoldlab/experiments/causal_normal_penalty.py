@@ -127,7 +127,7 @@ def compared_on(
     see = partial(beside_bayes, bayes=bayes, size=config.noise)
     new, known = {"bayes": see(bayes, here=test, copies=1)}, {}
     for label, members in trained(name, train, config, progress, start).items():
-        model, copies = Ensemble(members).double(), len(members) // config.seeds
+        model, copies = Ensemble(members), len(members) // config.seeds
         new[label] = see(model, here=test, copies=copies)
         known[label] = see(model, here=train, copies=copies)
     return new, known
@@ -138,7 +138,7 @@ def trained(
 ) -> dict[str, list[nn.Module]]:
     """Members are strengths by seeds, or seeds alone where nothing is penalized."""
     n, seeds = config.samples, range(config.seed, config.seed + config.seeds)
-    x, y = train.batch.x.float(), train.batch.y
+    x, y = train.batch.x, train.batch.y
     rows = [slice(i * n, (i + 1) * n) for i in range(config.seeds)]
     data = [in_memory(x[own], y[own], 2, first=own.start) for own in rows]
     teach = partial(

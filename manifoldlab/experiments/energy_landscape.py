@@ -110,9 +110,9 @@ def main(config: Config, progress: Progress) -> Outcome:
     for i, name in enumerate(("bayes", *networks)):
         progress(0.7 + 0.3 * i / (1 + len(networks)), f"attacks {name}")
         members = networks.get(name, [BayesClassifier(problem)])
-        model = Ensemble(members).double() if name in networks else members[0]
+        model = Ensemble(members) if name in networks else members[0]
         found[name] = energy_changes(model, batch, target, config.lengths, steps=config.steps)
-        views[name] = view(members[0].double(), problem, batch.x[: config.points], config)
+        views[name] = view(members[0], problem, batch.x[: config.points], config)
     return Outcome(metrics(found, config), arrays(found, views, config))
 
 
@@ -134,7 +134,10 @@ def trained(
     return populations(
         objectives(config),
         Architecture("mlp", problem.shape, config.classes, {"width": config.width}),
-        [samples(problem, config.samples, seed=draws.number(s, "data")) for s in seeds],
+        [
+            samples(problem, config.samples, seed=draws.number(s, "data"), dtype=torch.float64)
+            for s in seeds
+        ],
         progress,
         seeds=seeds,
         epochs=config.epochs,

@@ -144,7 +144,8 @@ class Study:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             shape, classes = self.problem.shape, self.problem.num_classes
-            return mlp(shape, classes, width=self.config.width, depth=self.config.depth)
+            # in float64: where training is excessive, rounding decides on what is left of a network
+            return mlp(shape, classes, width=self.config.width, depth=self.config.depth).double()
 
     def initial(self) -> dict[str, Array]:
         return self.gauge.read_all([self.network(seed) for seed in self.seeds], 1)
@@ -188,7 +189,7 @@ class Study:
         """Of each seed, with the index that its samples have in the pool of all."""
         n = self.config.samples
         return [
-            _shifted(in_memory(x.float(), y, self.problem.num_classes), k * n)
+            _shifted(in_memory(x, y, self.problem.num_classes), k * n)
             for k, (x, y) in enumerate(
                 zip(torch.split(self.pool.x, n), torch.split(self.pool.y, n), strict=True)
             )
