@@ -47,5 +47,5 @@ def _metric(values: Values, predicted: float, least: float, most: float) -> Metr
         "measured": float(np.asarray(values, dtype=np.float64).mean()),
         "low": low,
         "high": high,
-        "agrees": low <= most and high >= least,  # never where the interval is nan
+        "agrees": bool(low <= most and high >= least),  # never where the interval is nan
     }

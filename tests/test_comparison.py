@@ -1,7 +1,9 @@
 """Metrics agree where the interval over seeds meets the prediction, and only there."""
 
+import json
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -55,3 +57,9 @@ def test_nan_agrees_with_nothing() -> None:
         assert found["agrees"] is False
     with pytest.raises(ValueError, match="finite"):
         comparison.compared([math.nan, 1.0], 1.0)
+
+
+def test_a_metric_of_numbers_of_numpy_is_json() -> None:
+    values, predicted = np.array(VALUES), np.float64(1.0)
+    for found in (comparison.compared(values, predicted), comparison.at_most(values, predicted)):
+        assert json.loads(json.dumps(found)) == found
