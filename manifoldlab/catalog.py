@@ -16,13 +16,14 @@ from typing import Any
 
 import manifoldlab
 
+NOT_KINDS = ("report", "studies")
 NOT_MEMBERS = ("base", "__main__")
 
 
 def kinds() -> list[str]:
     """The packages that hold one member a file."""
     found = pkgutil.iter_modules(manifoldlab.__path__)
-    return sorted(m.name for m in found if m.ispkg and m.name != "report")
+    return sorted(m.name for m in found if m.ispkg and m.name not in NOT_KINDS)
 
 
 @cache

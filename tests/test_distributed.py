@@ -39,7 +39,7 @@ from manifoldlab.objectives.gradient_penalty import gradient_penalty
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.probes.on_off_robustness import on_off_robustness
 from manifoldlab.training import train
-from manifoldlab.watching import Watch, Watched
+from manifoldlab.studies.watching import Watch, Watched
 
 torch.set_num_threads(1)
 synchronized.join()

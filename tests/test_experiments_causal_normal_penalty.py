@@ -12,7 +12,6 @@ import torch
 
 from manifoldlab import gradients, records
 from manifoldlab.architecture import Architecture
-from manifoldlab.beside_bayes import Seen, beside_bayes, points
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.ensembles import Ensemble
 from manifoldlab.experiments import causal_normal_penalty
@@ -22,6 +21,7 @@ from manifoldlab.gradients import input_gradient
 from manifoldlab.interfaces import Batch
 from manifoldlab.objectives.normal_penalty import normal_penalty
 from manifoldlab.problems.base import BayesClassifier
+from manifoldlab.studies.beside_bayes import Seen, beside_bayes, points
 
 TINY = Config(
     ambient=5,

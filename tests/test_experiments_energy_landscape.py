@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from manifoldlab import energy_changes, records
+from manifoldlab import records
 from manifoldlab.energies import marginal_energy
 from manifoldlab.experiments import energy_landscape
 from manifoldlab.experiments.energy_landscape import Config
 from manifoldlab.problems.base import BayesClassifier
+from manifoldlab.studies import energy_changes
 
 TINY = Config(
     samples=40,

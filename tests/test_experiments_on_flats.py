@@ -12,17 +12,18 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from manifoldlab import normal_motion, records
+from manifoldlab import records
 from manifoldlab.architecture import Architecture
 from manifoldlab.ensembles import Ensemble, train_ensemble
 from manifoldlab.experiments import dimension_gap, normal_weights
-from manifoldlab.flats import Flats
-from manifoldlab.flips import Rectifiers, first_root, flips, nearest_flip
 from manifoldlab.interfaces import Batch
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.probes.tangent_alignment import tangent_alignment
 from manifoldlab.records import Outcome
-from manifoldlab.watching import Watch, Watched
+from manifoldlab.studies import normal_motion
+from manifoldlab.studies.flats import Flats
+from manifoldlab.studies.flips import Rectifiers, first_root, flips, nearest_flip
+from manifoldlab.studies.watching import Watch, Watched
 from tests.test_ensembles import SEEDS, networks, points, weights
 
 ROOT = Path(__file__).parents[1]

@@ -14,16 +14,17 @@ import scipy
 import torch
 from torch import Tensor
 
-from manifoldlab import gradient_fields, linalg, records
+from manifoldlab import linalg, records
 from manifoldlab.data.samples import samples
 from manifoldlab.experiments import sample_complexity
 from manifoldlab.experiments.sample_complexity import Config, Found, main
 from manifoldlab.interfaces import Batch
 from manifoldlab.logistic_ridge import normal_nodes
-from manifoldlab.logistic_samples import LogisticSamples, proportional
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
-from manifoldlab.scaled_problems import PROBLEMS, Point, gaussian, gaussian_law
+from manifoldlab.studies import gradient_fields
+from manifoldlab.studies.logistic_samples import LogisticSamples, proportional
+from manifoldlab.studies.scaled_problems import PROBLEMS, Point, gaussian, gaussian_law
 from manifoldlab.training import silent
 
 ROOT = Path(__file__).parents[1]

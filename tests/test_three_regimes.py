@@ -11,12 +11,12 @@ from scipy.special import ndtr
 
 from manifoldlab import records
 from manifoldlab.experiments.three_regimes import Config, Study, main
-from manifoldlab.grounds import GROUNDS, SHIFT, THIN, pair
 from manifoldlab.interfaces import Batch
-from manifoldlab.leave_one_out import best, jackknife
-from manifoldlab.measuring import Gauge, Reading, tabulated
-from manifoldlab.regimes import claims
-from manifoldlab.robust_trainings import TRAININGS
+from manifoldlab.studies.grounds import GROUNDS, SHIFT, THIN, pair
+from manifoldlab.studies.leave_one_out import best, jackknife
+from manifoldlab.studies.measuring import Gauge, Reading, tabulated
+from manifoldlab.studies.regimes import claims
+from manifoldlab.studies.robust_trainings import TRAININGS
 from tests.test_paper_figs import run as draw
 
 TINY = Config(
@@ -114,7 +114,7 @@ def test_a_linear_model_reads_as_its_weights_say() -> None:
     gauge = Gauge(problem, problem.sample(50, torch.Generator().manual_seed(1)), step=1e-4)
     w = torch.randn(12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     reading = gauge.read(lambda x: torch.stack([-x @ w, x @ w], 1) / 2)
-    tangent = gauge.geometry.bases[0].mT @ w
+    tangent = gauge.geometry.basis[0].mT @ w
     share = float(tangent.square().sum() / w.square().sum())
     assert reading.alignment == pytest.approx(share, rel=1e-12)
     assert reading.norm == pytest.approx(float(w.norm()), rel=1e-12)

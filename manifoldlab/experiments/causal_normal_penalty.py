@@ -27,7 +27,6 @@ from torch import nn
 
 from manifoldlab import gradients
 from manifoldlab.architecture import Architecture
-from manifoldlab.beside_bayes import Array, Points, Seen, beside_bayes, points
 from manifoldlab.comparison import Metric, at_least, at_most, compared, measured
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.densities.gaussians import Gaussians
@@ -42,11 +41,12 @@ from manifoldlab.mixtures import as_tuples
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.gradient_penalty import gradient_penalty
 from manifoldlab.objectives.normal_penalty import normal_penalty
-from manifoldlab.populations import populations
 from manifoldlab.problems.base import BayesClassifier, Isotropic
 from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.von_mises_sphere import VonMisesSphere
 from manifoldlab.records import Outcome, Progress
+from manifoldlab.studies.beside_bayes import Array, Points, Seen, beside_bayes, points
+from manifoldlab.studies.populations import populations
 
 Found = dict[str, Seen]  # by the objective
 PENALTIES = ("normal_penalty", "gradient_penalty", "tangent_penalty")

@@ -34,14 +34,14 @@ from manifoldlab.comparison import Metric, compared, measured, never_above
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
-from manifoldlab.flats import Flats
-from manifoldlab.flips import Rectifiers, flips
 from manifoldlab.interfaces import Objective
 from manifoldlab.objectives.adversarial import adversarial
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.records import Outcome, Progress
 from manifoldlab.statistics import fit_power
+from manifoldlab.studies.flats import Flats
+from manifoldlab.studies.flips import Rectifiers, flips
 from manifoldlab.training import Advance
 
 WIDE = 128  # from this D - d on the true distance has the slope -1/2

@@ -33,8 +33,6 @@ from manifoldlab.attacks.pgd import Steady, in_ball, nearby, pgd
 from manifoldlab.comparison import Metric, at_least, at_most, compared, measured
 from manifoldlab.data.samples import samples
 from manifoldlab.densities.von_mises_fisher import VonMisesFisher
-from manifoldlab.energy_changes import GAUGES, KINDS, EnergyChanges, energy_changes
-from manifoldlab.energy_maps import EnergyMap, Plane, energy_map
 from manifoldlab.ensembles import Ensemble
 from manifoldlab.interfaces import Batch, Model, Objective
 from manifoldlab.manifolds.placed import Placed
@@ -43,10 +41,12 @@ from manifoldlab.objectives.adversarial import adversarial
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.trades import trades
 from manifoldlab.objectives.weat import weat
-from manifoldlab.populations import populations
 from manifoldlab.problems.base import BayesClassifier
 from manifoldlab.problems.von_mises_sphere import VonMisesSphere
 from manifoldlab.records import Outcome, Progress
+from manifoldlab.studies.energy_changes import GAUGES, KINDS, EnergyChanges, energy_changes
+from manifoldlab.studies.energy_maps import EnergyMap, Plane, energy_map
+from manifoldlab.studies.populations import populations
 
 Array = NDArray[Any]
 # Of signs, for the shortest attack: they differ where a slope is below length x curvature / 2, and

@@ -26,21 +26,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manifoldlab import checkpoints, draws, normal_motion
+from manifoldlab import checkpoints, draws
 from manifoldlab.architecture import Architecture
 from manifoldlab.attacks.pgd import at_rest, pgd
 from manifoldlab.comparison import Metric, at_most, compared, measured, never_above
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import Ensemble, train_ensemble
-from manifoldlab.flats import Flats
 from manifoldlab.interfaces import Objective
 from manifoldlab.objectives.adversarial import adversarial
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.records import Outcome, Progress
+from manifoldlab.studies import normal_motion
+from manifoldlab.studies.flats import Flats
+from manifoldlab.studies.watching import Factor, Watch, Watched
 from manifoldlab.training import Advance
-from manifoldlab.watching import Factor, Watch, Watched
 
 PARTS = 4  # batches of an epoch with momentum
 ROUNDING = 2.0**-52

@@ -25,19 +25,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manifoldlab import comparison, draws, gradient_fields, schedules
+from manifoldlab import comparison, draws, schedules
 from manifoldlab.architecture import Architecture
 from manifoldlab.comparison import Metric
 from manifoldlab.data.samples import samples
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
 from manifoldlab.interfaces import Batch
-from manifoldlab.leave_one_out import best, jackknife
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.problems.base import BayesClassifier, Isotropic
 from manifoldlab.records import Outcome, Progress
-from manifoldlab.scaled_problems import PROBLEMS, Law, Point, gaussian_law
 from manifoldlab.statistics import Array, Values, fit_power
+from manifoldlab.studies import gradient_fields
+from manifoldlab.studies.leave_one_out import best, jackknife
+from manifoldlab.studies.scaled_problems import PROBLEMS, Law, Point, gaussian_law
 from manifoldlab.training import Advance
 
 ENOUGH = 8  # samples a dimension, from which such Gaussians are not separable but by rare chance

@@ -22,19 +22,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from manifoldlab import draws, linear_rules
+from manifoldlab import draws
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
-from manifoldlab.grounds import GROUNDS, pair
 from manifoldlab.interfaces import Batch, Data, Objective
-from manifoldlab.measuring import Array, Gauge, tabulated
 from manifoldlab.models.mlp import mlp
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.records import Outcome, Progress
-from manifoldlab.regimes import claims
-from manifoldlab.robust_trainings import TRAININGS
 from manifoldlab.schedules import cosine
+from manifoldlab.studies import linear_rules
+from manifoldlab.studies.grounds import GROUNDS, pair
+from manifoldlab.studies.measuring import Array, Gauge, tabulated
+from manifoldlab.studies.regimes import claims
+from manifoldlab.studies.robust_trainings import TRAININGS
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ class Study:
             advance=lambda done: self.progress(0.8 + 0.2 * done, "linear models"),
         )
         closed = self.training.curve(classes, strengths)
-        frame = self.gauge.geometry.bases[0]
+        frame = self.gauge.geometry.basis[0]
         return {"linear_strengths": strengths.numpy()} | linear_rules.beside(
             classes, frame, closed, found
         )

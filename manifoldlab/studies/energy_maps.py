@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from manifoldlab.energy_changes import KINDS, attacked, energies
 from manifoldlab.interfaces import Batch, Model
+from manifoldlab.studies.energy_changes import KINDS, attacked, energies
 
 
 class Plane(NamedTuple):

@@ -23,10 +23,10 @@ from manifoldlab.descent import Recipe
 from manifoldlab.ensembles import train_ensemble
 from manifoldlab.gaussian_regimes import GaussianRegimes, Trained, omega
 from manifoldlab.interfaces import Objective
-from manifoldlab.leave_one_out import jackknife
 from manifoldlab.problems.base import Problem
 from manifoldlab.schedules import cosine
 from manifoldlab.statistics import mean_interval
+from manifoldlab.studies.leave_one_out import jackknife
 from manifoldlab.training import Advance
 
 Array = npt.NDArray[np.float64]

@@ -18,19 +18,18 @@ data makes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Self, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from manifoldlab import linalg
 from manifoldlab.evaluation import evaluate
+from manifoldlab.geometries import Tabulated
 from manifoldlab.gradients import input_gradient, log_marginal, logit, margin
-from manifoldlab.interfaces import Batch, Geometry, Head, Model, Probe, Reference
+from manifoldlab.interfaces import Batch, Head, Model, Probe, Reference
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.probes.on_off_robustness import on_off_robustness, softmax_change
 from manifoldlab.probes.score_alignment import ScoreAlignment, score_alignment
@@ -40,29 +39,11 @@ from manifoldlab.problems.base import BayesClassifier, Problem
 Array = npt.NDArray[np.float64]
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Tabulated(Geometry):
-    """Tangent bases (N, D, d) found once, of samples that a batch names by their index."""
-
-    bases: Tensor
-
-    @property
-    def dim(self) -> int:
-        return self.bases.shape[2]
-
-    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        return linalg.project(self.bases.to(x), v)
-
-    def at(self, batch: Batch) -> Self:
-        return self if batch.index is None else replace(self, bases=self.bases[batch.index])
-
-
 def tabulated(problem: Problem, batch: Batch) -> Tabulated:
     manifold = problem.geometry(batch)
     if not isinstance(manifold, Manifold):
         raise ValueError(f"tangent bases are those of one manifold, not of {manifold!r}")
-    return Tabulated(manifold.tangent_basis(batch.x.double()))
+    return Tabulated(manifold, manifold.tangent_basis(batch.x.double()))
 
 
 class Reading(NamedTuple):
@@ -81,7 +62,7 @@ class Gauge:
     """Reads models at the same samples; the fields of Bayes are computed once."""
 
     def __init__(self, problem: Problem, batch: Batch, *, head: Head = margin, step: float = 0.5):
-        self.batch = batch._replace(x=batch.x.double(), index=None)
+        self.batch = batch._replace(x=batch.x.double(), index=torch.arange(len(batch.x)))
         self.head, self.step = head, step
         self.geometry = tabulated(problem, self.batch)
         self.bayes = BayesClassifier(problem)

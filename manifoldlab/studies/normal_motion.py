@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from manifoldlab import gradients, linalg
 from manifoldlab.architecture import Architecture
 from manifoldlab.expectations import gauss_hermite
-from manifoldlab.flats import Flats
 from manifoldlab.interfaces import Batch
 from manifoldlab.probes.tangent_alignment import tangent_alignment
-from manifoldlab.watching import Factor
+from manifoldlab.studies.flats import Flats
+from manifoldlab.studies.watching import Factor
 
 ORDER = 48  # of the quadrature over noisy margins
 

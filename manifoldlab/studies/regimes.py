@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifoldlab.comparison import Metric, at_least, at_most, measured
-from manifoldlab.leave_one_out import best
+from manifoldlab.studies.leave_one_out import best
 
 Array = npt.NDArray[np.float64]
 REACH = 0.05  # how near to Bayes a gradient must come, and what the aligned regime may cost

@@ -13,7 +13,6 @@ import torch
 from manifoldlab.densities.gaussians import Gaussians
 from manifoldlab.densities.von_mises_fisher import random_von_mises_fisher
 from manifoldlab.linalg import random_frame
-from manifoldlab.logistic_samples import LogisticSamples, Misfit
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.manifolds.sphere import Sphere
@@ -21,6 +20,7 @@ from manifoldlab.mixtures import as_tuples
 from manifoldlab.problems.base import Isotropic
 from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.von_mises_sphere import VonMisesSphere
+from manifoldlab.studies.logistic_samples import LogisticSamples, Misfit
 
 DISTANCE = 1.25  # |m|
 RADIUS, CONCENTRATION = 2.0, 2.0  # of the sphere and of the classes on it
