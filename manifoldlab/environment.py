@@ -53,17 +53,26 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str:
-    """The commit of the checkout that the package runs from, marked if it has been changed."""
-    here = Path(__file__).parent
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", __file__], capture_output=True, cwd=here
-        )
-        result = subprocess.run(git, capture_output=True, text=True, cwd=here)
-    except OSError:
+    """The commit of the checkout that the package runs from, marked if it has been changed.
+
+    Without a lock on its index, which a process that is killed would leave behind: `git describe
+    --dirty` takes one, whatever it is told.
+    """
+    tracked = _git("ls-files", "--error-unmatch", __file__)
+    name = _git("describe", "--always", "--abbrev=12")
+    if not tracked or not name:
         return "unknown"
-    return (result.stdout.strip() or "unknown") if tracked.returncode == 0 else "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*words: str) -> str:
+    """What it prints; nothing where it fails."""
+    command, here = ["git", "--no-optional-locks", *words], Path(__file__).parent
+    try:
+        return subprocess.run(command, capture_output=True, text=True, cwd=here).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _processor() -> str:
