@@ -55,7 +55,7 @@ class Config:
     """The first of them."""
     samples: int = 2000
     """On which each network trains."""
-    epochs: int = 30
+    epochs: int = 60
     batch_size: int = 128
     lr: float = 3e-3
     width: int = 32
@@ -104,7 +104,7 @@ LEAST = {
     "held_out": 1,
     "linear_epochs": 1,
 }
-FAST = Config(count=8, width=24, samples=1000, held_out=300)
+FAST = Config(count=8, width=24, samples=1000, epochs=30, held_out=300)
 
 
 def main(config: Config, progress: Progress) -> Outcome:
