@@ -32,6 +32,8 @@ class Data(NamedTuple):
     shape: tuple[int, ...]  # of one sample
     num_classes: int
     batches: Callable[[int, int | None], Iterator[Batch]]  # size, shuffle seed -> one epoch
+    classes: tuple[str, ...] = ()  # their names in label order, where they have any
+    fingerprint: str = ""  # digest of samples, labels and order, by which caches know the data
 
 
 class Geometry(abc.ABC):

@@ -116,3 +116,24 @@ def test_no_samples_are_refused() -> None:
         next(fresh_samples(PROBLEM, 3).batches(0, None))
     with pytest.raises(ValueError):
         samples(PROBLEM, 0)
+
+
+def test_pictures_lie_as_bytes_and_come_as_numbers() -> None:
+    x = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).reshape(2, 3, 4, 5)
+    (batch,) = in_memory(x, torch.tensor([1, 0]), 2, classes=("cat", "dog")).batches(9, None)
+    assert batch.x.dtype == torch.float32
+    assert torch.equal(batch.x, x.float() / 255)
+
+
+def test_a_fingerprint_knows_samples_labels_and_order() -> None:
+    x, y = torch.rand(4, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 1])
+    turned = torch.tensor([1, 0, 2, 3])
+    others = [(x.float(), y), (x, 1 - y), (x[turned], y[turned]), (x.reshape(2, 2, 3), y[:2])]
+    prints = {in_memory(a, b, 2).fingerprint for a, b in [(x, y), *others]}
+    assert len(prints) == 5
+    assert in_memory(x.clone(), y.clone(), 2).fingerprint in prints
+
+
+def test_names_are_as_many_as_classes() -> None:
+    with pytest.raises(ValueError, match="3 names for 2 classes"):
+        in_memory(torch.zeros(1, 2), torch.zeros(1).long(), 2, classes=("a", "b", "c"))
