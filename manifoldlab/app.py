@@ -78,6 +78,10 @@ def _run(arguments: list[str]) -> int:
             from manifoldlab import figures
 
             return figures.draw(command)
+        case options.Summarize():
+            from manifoldlab import summaries
+
+            return summaries.write(command)
         case _:
             return of_experiment(command)
 

@@ -134,13 +134,28 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Summarize:
+    """Write the records of experiments as JSON without samples, to be committed.
+
+    Exit status: 0 written, 1 an experiment that was asked for, or every one, has no records.
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT")] = ()
+    """None means all that have records."""
+    results: Path = Path("results")
+    """Where the records are."""
+    out: Path = Path("docs/results")
+    """Where EXPERIMENT.json goes."""
+
+
+@dataclass(frozen=True)
 class Explain:
     """What `run EXPERIMENT --help` asks for."""
 
     command: "Run | Sweep"
 
 
-Command = Verify | List | Probe | Run | Sweep | Figures | Explain
+Command = Verify | List | Probe | Run | Sweep | Figures | Summarize | Explain
 COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": Verify,
     "list": List,
@@ -148,6 +163,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": Run,
     "sweep": Sweep,
     "figures": Figures,
+    "summarize": Summarize,
 }
 OF_EXPERIMENTS: dict[str, type[Run] | type[Sweep]] = {"run": Run, "sweep": Sweep}
 
