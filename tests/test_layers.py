@@ -31,7 +31,7 @@ LAYERS = (  # the top first
     "panels recomputed schedules special statistics synchronized",
     "checkpoints",
     "interfaces records",
-    "catalog environment files ranges",
+    "catalog environment files ranges restricted_pickle",
 )
 RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}
 
