@@ -23,7 +23,7 @@ LAYERS = (  # the top first
     "theorem descent evaluation",
     "problems",
     "probes objectives tangents scores generation attribution metrics data",
-    "architecture integrand",
+    "architecture denoising integrand",
     "manifolds densities attacks models",
     "energies gradients resuming",
     "calculus comparison cover gaussian_components gaussian_regimes geometries reach_bounds",
