@@ -26,7 +26,8 @@ LAYERS = (  # the top first
     "architecture denoising integrand",
     "manifolds densities attacks models",
     "energies gradients resuming",
-    "calculus comparison cover gaussian_components gaussian_regimes geometries reach_bounds",
+    "calculus comparison cover factor_components gaussian_components gaussian_regimes geometries "
+    "reach_bounds",
     "directions draws expectations linalg logistic_ridge mixtures nearest_point "
     "panels recomputed schedules special statistics synchronized",
     "checkpoints",

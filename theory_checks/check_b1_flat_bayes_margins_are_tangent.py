@@ -15,6 +15,7 @@ from torch import Tensor
 from manifoldlab.manifolds.base import Manifold
 from manifoldlab.problems.base import Isotropic, Problem
 from manifoldlab.problems.correlated_noise import CorrelatedNoise
+from manifoldlab.problems.factor_mixture import FactorMixture, RandomFactors
 from manifoldlab.strategies import Case, Families, blurred, is_curved, problems
 from manifoldlab.theorem import EXACT, Control, Identity, Theorem
 from manifoldlab.verification import hold, reject
@@ -28,6 +29,8 @@ def is_flat(manifold: Manifold) -> bool:
 
 
 def is_flat_problem(problem: Problem) -> bool:
+    if isinstance(problem, FactorMixture):
+        return isinstance(problem.factors, RandomFactors) and problem.factors.one_flat
     return isinstance(problem, Isotropic) and is_flat(problem.manifold)
 
 
