@@ -26,6 +26,7 @@ LAYERS = (  # the top first
     "architecture denoising integrand",
     "manifolds densities attacks models",
     "energies gradients resuming",
+    "factor_mixtures",
     "calculus comparison cover factor_components gaussian_components gaussian_regimes geometries "
     "reach_bounds",
     "directions draws expectations linalg logistic_ridge mixtures nearest_point "

@@ -73,10 +73,14 @@ class Stored:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return _stored(self)[1]
+        return _stored(self, _changed(self.path))[1]
 
     def law(self) -> FactorComponents:
-        return _stored(self)[0]
+        return _stored(self, _changed(self.path))[0]
+
+    def named(self) -> "Stored":
+        """With the digest of what is in the file now."""
+        return replace(self, digest=_digest(self.law()))
 
 
 @final
@@ -178,18 +182,27 @@ def save(
     """Writes a law of samples of this shape, and what is known of its origin."""
     tensors = {name: vars(law)[name] for name in TENSORS}
     checkpoints.save(path, tensors, {**facts, SHAPE: list(shape)})
-    return Stored(str(path), fingerprint(*tensors.values()))
+    return Stored(str(path), _digest(law))
+
+
+def _digest(law: FactorComponents) -> str:
+    return fingerprint(*(vars(law)[name] for name in TENSORS))
+
+
+def _changed(path: str) -> int:
+    """When the file was written, 0 without one."""
+    return Path(path).stat().st_mtime_ns if Path(path).exists() else 0
 
 
 @lru_cache(maxsize=8)
-def _stored(recipe: Stored) -> tuple[FactorComponents, tuple[int, ...]]:
+def _stored(recipe: Stored, changed: int) -> tuple[FactorComponents, tuple[int, ...]]:
+    del changed  # a key of the cache
     tensors, facts = checkpoints.load(Path(recipe.path))
     if set(tensors) != set(TENSORS) or SHAPE not in facts:
         raise ValueError(f"{recipe.path} holds {', '.join(tensors)}, no law of factors: {recipe!r}")
-    parts = [tensors[name] for name in TENSORS]
-    if recipe.digest not in ("", found := fingerprint(*parts)):
+    law, shape = FactorComponents(*(tensors[name] for name in TENSORS)), tuple(facts[SHAPE])
+    if recipe.digest not in ("", found := _digest(law)):
         raise ValueError(f"{recipe.path} has the digest {found}: {recipe!r}")
-    law, shape = FactorComponents(*parts), tuple(facts[SHAPE])
     _check(law, shape, recipe)
     return law, shape
 
