@@ -28,9 +28,9 @@ LAYERS = (  # the top first
     "energies gradients resuming",
     "factor_mixtures",
     "calculus comparison cover factor_components gaussian_components gaussian_regimes geometries "
-    "reach_bounds",
-    "directions draws expectations linalg logistic_ridge mixtures nearest_point "
-    "panels recomputed schedules special statistics synchronized",
+    "intrinsic_dimension reach_bounds",
+    "directions draws expectations linalg logistic_ridge mixtures nearest_point neighbours panels "
+    "recomputed schedules special statistics synchronized",
     "checkpoints",
     "interfaces records",
     "catalog environment files ranges restricted_pickle",

@@ -1,0 +1,118 @@
+"""Estimator: a geometry whose tangent spaces are estimated, and says how well they are determined.
+
+A space is the span of the leading left singular vectors of a matrix A (D, k) a sample, offsets to
+neighbours or a Jacobian. With the eigenvectors U and eigenvalues s^2 of the small matrix A'A,
+
+    W = U_d / s_d,   A W orthonormal,   P = (A W)(A W)' = A (A'A)^{-1} A' where d = k.
+"""
+
+import abc
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from manifoldlab import linalg
+from manifoldlab.geometries import Looked
+from manifoldlab.interfaces import Batch, Geometry
+
+
+class Spaces(NamedTuple):
+    """All that is worth keeping of the tangent spaces at n points."""
+
+    columns: Tensor  # (n, D, d) orthonormal; or (n, k, d) W, of a map that can be had again
+    points: Tensor  # (n, k) where such a map is taken, or (n, 0)
+    condition: Tensor  # (n,) largest over smallest singular value that is kept
+    gap: Tensor  # (n,) largest singular value that is left out over the smallest that is kept
+    unsettled: Tensor  # (n,) |A B - B (B'A B)| / |A B| where A B was iterated, else 0
+
+
+class Diagnostics(NamedTuple):
+    condition: Tensor  # (n,) as above: digits lost
+    residual: Tensor  # (n,) |P P v - P v| / |P v| of a random v: 0 for an exact projection
+    gap: Tensor  # (n,) as above: near 1 the data do not tell where the space ends
+    unsettled: Tensor  # (n,) as above: 0 where iteration ended, or was not needed
+
+
+class Estimator(Geometry):
+    """A subclass is a frozen dataclass and final; it gives dim, `spaces` and `facts`."""
+
+    @abc.abstractmethod
+    def spaces(self, batch: Batch) -> Spaces:
+        """At the samples of a batch; y is -1 where labels are not known."""
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """All that the spaces depend on, as JSON has it, by which caches know them."""
+
+    def prepared(self, spaces: Spaces) -> Geometry:
+        """The geometry of spaces that were computed or kept."""
+        return Looked(spaces.columns)
+
+    def at(self, batch: Batch) -> Geometry:
+        return self.prepared(self.spaces(batch))
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        """Computes the spaces anew; of a batch that is used twice, `at` computes them once."""
+        return self.at(unlabelled(x)).to_tangent(x, v)
+
+    def diagnostics(self, batch: Batch) -> Diagnostics:
+        spaces = self.spaces(batch)
+        return Diagnostics(
+            spaces.condition,
+            residual(self.prepared(spaces), batch.x),
+            spaces.gap,
+            spaces.unsettled,
+        )
+
+
+def unlabelled(x: Tensor) -> Batch:
+    return Batch(x, torch.full((len(x),), -1, device=x.device))
+
+
+def residual(geometry: Geometry, x: Tensor) -> Tensor:
+    """|P P v - P v| / |P v| of a normal v, the same for every sample, (n,)."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64).to(x).expand_as(x)
+    once = geometry.to_tangent(x, v)
+    change = geometry.to_tangent(x, once) - once
+    return (linalg.squared_norm(change) / linalg.squared_norm(once)).sqrt()
+
+
+class Leading(NamedTuple):
+    factor: Tensor  # (n, k, d) W, float64
+    vectors: Tensor  # (n, k, d) U
+    condition: Tensor  # (n,)
+    gap: Tensor  # (n,)
+
+
+def leading(gram: Tensor, dim: int, floor: float, what: str) -> Leading:
+    """Of A'A (n, k, k); eigenvalues below `floor` times the largest are rounding and no rank."""
+    values, vectors = torch.linalg.eigh(gram.double())  # ascending
+    largest, last = values[:, -1], values[:, -dim]
+    lacking = ~(last > floor * largest)
+    if bool(lacking.any()):
+        worst = int(lacking.nonzero()[0])
+        rank = int((values[worst] > floor * largest[worst]).sum())
+        raise ValueError(
+            f"{what} has {rank} independent directions, not {dim}, in {int(lacking.sum())} of "
+            f"{len(gram)} samples, the first is {worst}: squared singular values from "
+            f"{largest[worst]:.2g} to {last[worst]:.2g}, where {floor * largest[worst]:.2g} is rounding"
+        )
+    kept = values[:, -dim:].flip(1)
+    vectors = vectors[:, :, -dim:].flip(2)
+    rest = values[:, -dim - 1] if dim < gram.shape[1] else torch.zeros_like(last)
+    gap = (rest.clamp_min(0) / last).sqrt()
+    return Leading(vectors / kept.sqrt()[:, None], vectors, (largest / last).sqrt(), gap)
+
+
+def orthonormal(columns: Tensor) -> Tensor:
+    """Of columns (n, D, d) that are so nearly: what a factor in fewer digits left is removed."""
+    triangle = torch.linalg.cholesky((columns.mT @ columns).double()).to(columns)
+    solved: Tensor = torch.linalg.solve_triangular(triangle.mT, columns, upper=True, left=False)
+    return solved
+
+
+def check_dim(dim: int, most: int, what: str) -> None:
+    if not 1 <= dim <= most:
+        raise ValueError(f"{dim} tangent directions of {what}: 1 to {most} can be had")

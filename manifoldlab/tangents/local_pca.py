@@ -1,0 +1,86 @@
+"""Tangent spaces from the nearest points of a reference set: their `dim` leading principal directions.
+
+    P = projection on the leading eigenvectors of  sum_j (r_j - c)(r_j - c)',   r_j the neighbours of x,
+
+c their mean, or x itself. Noise of deviation tau about a d-dimensional manifold in R^D tilts the space
+unless the neighbours reach much farther than tau sqrt(D), and curvature does where they reach far.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from manifoldlab import neighbours
+from manifoldlab.interfaces import Batch
+from manifoldlab.neighbours import Points
+from manifoldlab.tangents.base import Estimator, Spaces, check_dim, leading, orthonormal
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LocalPca(Estimator):
+    reference: Points = field(repr=False)  # in memory, memory-mapped, or streamed
+    dim: int
+    neighbours: int = 32
+    leave_out: bool = False  # the point itself, where the reference set has it
+    at_point: bool = False  # directions from x rather than from the mean of its neighbours
+    chunk: int = 2**24  # numbers held at a time
+
+    def __post_init__(self) -> None:
+        ambient = prod(neighbours.shape(self.reference))
+        check_dim(self.dim, ambient, f"points of shape {neighbours.shape(self.reference)}")
+        most = self.neighbours - (not self.at_point)  # the mean takes one
+        check_dim(self.dim, most, f"{self.neighbours} neighbours")
+
+    def spaces(self, batch: Batch) -> Spaces:
+        parts = [self._of(part) for part in self._offsets(batch.x)]
+        return Spaces(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "estimator": "local_pca",
+            "reference": neighbours.fingerprint(self.reference),
+            "dim": self.dim,
+            "neighbours": self.neighbours,
+            "leave_out": self.leave_out,
+            "at_point": self.at_point,
+        }
+
+    @torch.no_grad()
+    def _offsets(self, x: Tensor) -> Iterator[Tensor]:
+        """r_j - c, (n, m, D), a chunk of the samples at a time."""
+        index = neighbours.nearest(
+            x, self.reference, self.neighbours, leave_out=self.leave_out, chunk=self.chunk
+        )
+        size = max(1, self.chunk // (self.neighbours * prod(x.shape[1:])))
+        for some, points in zip(torch.split(index, size), torch.split(x, size), strict=True):
+            near = neighbours.rows(self.reference, some).to(x).flatten(2)
+            centre = points.flatten(1)[:, None] if self.at_point else near.mean(1, keepdim=True)
+            yield near.sub_(centre)
+
+    @torch.no_grad()
+    def _of(self, offset: Tensor) -> Spaces:
+        """By whichever is smaller, the products of neighbours or the covariance of coordinates."""
+        count, ambient = offset.shape[1:]
+        few = count <= ambient
+        gram = offset @ offset.mT if few else offset.mT @ offset
+        floor = max(count, ambient) * torch.finfo(offset.dtype).eps
+        found = leading(gram, self.dim, floor, f"the set of {count} neighbours")
+        columns = offset.mT @ found.factor.to(offset) if few else found.vectors.to(offset)
+        blank = offset.new_zeros(len(offset))
+        return Spaces(
+            orthonormal(columns),
+            blank[:, None][:, :0],
+            found.condition.to(offset),
+            found.gap.to(offset),
+            blank,
+        )
+
+
+def examples(x: Tensor) -> list[Estimator]:
+    """Of spaces at points x (n, *shape), from these points: for contract tests."""
+    return [LocalPca(x, 2, 6), LocalPca(x, 3, 9, leave_out=True, at_point=True)]
