@@ -79,9 +79,18 @@ def _check_stackable(models: Sequence[nn.Module]) -> None:
     for i, kind in enumerate(kinds):
         if kind != kinds[0]:
             raise ValueError(f"member {i} of an ensemble is {kind}, the first {kinds[0]}")
-    for layer in models[0].modules():
-        if isinstance(layer, _BatchNorm | _DropoutNd):
-            raise ValueError(f"{layer} cannot be in an ensemble: train such models one by one")
+    for layer in _alone(models[0]):
+        raise ValueError(f"{layer} cannot be in an ensemble: train such models one by one")
+
+
+def stackable(model: nn.Module) -> bool:
+    """Whether models like this one can be the members of an ensemble."""
+    return not _alone(model)
+
+
+def _alone(model: nn.Module) -> list[nn.Module]:
+    """The layers of which a stacked pass would not keep the state."""
+    return [layer for layer in model.modules() if isinstance(layer, _BatchNorm | _DropoutNd)]
 
 
 def train_ensemble(

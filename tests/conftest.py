@@ -212,3 +212,11 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget_the_toy()
     yield log
     forget_the_toy()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither use nor leave what users have in their cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MANIFOLDLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

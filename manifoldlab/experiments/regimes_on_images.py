@@ -1,0 +1,217 @@
+r"""Robust training of image classifiers has three regimes (Srinivas et al. 2023, Figure 3): is that so here?
+
+Claim: as training is made more robust, gradients become more like the score of the data and the network
+more robust off the manifold than on it, at a small cost of accuracy; beyond, all of it is lost. One
+network is trained by one objective over the range of its strengths, and by cross-entropy, several seeds of
+each; test images are measured by the probes that were verified on known manifolds (module image_gauge),
+with estimated tangent spaces and the score of a denoiser that was trained on the same images at the
+noise level `sigma`. The published grids of strengths are the defaults (module image_trainings).
+
+What each regime would have to show is in module image_regimes. The published tangent spaces and scores
+have no error bars; how far these here are to be trusted is what experiment calibrate measures.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite, prod
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from manifoldlab import catalog
+from manifoldlab.architecture import Architecture
+from manifoldlab.data.base import load
+from manifoldlab.data.subset import subset
+from manifoldlab.interfaces import Batch, Data, Geometry
+from manifoldlab.intrinsic_dimension import maximum_likelihood
+from manifoldlab.objectives.cross_entropy import cross_entropy
+from manifoldlab.records import Outcome, Progress
+from manifoldlab.scores.denoised import denoised
+from manifoldlab.studies import estimators
+from manifoldlab.studies.image_gauge import ImageGauge
+from manifoldlab.studies.image_networks import Course, networks
+from manifoldlab.studies.image_regimes import claims
+from manifoldlab.studies.image_trainings import IMAGE_TRAININGS
+from manifoldlab.studies.prepared import denoiser
+from manifoldlab.studies.trained_denoiser import Schooling
+
+PUBLISHED_STEP = 2.64  # of pixels in [0, 1], in D = 3072
+
+
+@dataclass(frozen=True)
+class Config:
+    data: str = "digits"
+    """A data set of the catalog: digits, mnist, cifar10, ..."""
+    root: str = ""
+    """Its folder; by default that of MANIFOLDLAB_DATA."""
+    objective: str = "adversarial"
+    """Of module image_trainings."""
+    low: float | None = None
+    """The least strength; that of the objective where none is given."""
+    high: float | None = None
+    """The greatest strength, likewise."""
+    count: int = 30
+    """Of strengths, at equal ratios."""
+    seeds: int = 5
+    seed: int = 0
+    """The first of them."""
+    samples: int = 0
+    """Images to train on; 0 for all there are."""
+    held_out: int = 1000
+    """Test images that are measured."""
+    network: str = "small_cnn"
+    width: int = 16
+    epochs: int = 60
+    batch_size: int = 32
+    lr: float = 3e-3
+    steps: int = 10
+    """Of attacks in training."""
+    radius: float = 0.5
+    """Of the l2 attacks whose weight is the strength."""
+    estimators: tuple[str, ...] = ("local_pca_64",)
+    """Of tangent spaces (module estimators); on and off are by the first."""
+    dim: int = 0
+    """Tangent directions; 0 for the estimated dimension, rounded."""
+    sigma: float = 0.25
+    """Noise level of the score, pixels in [0, 1]: published as 0.5 of pixels in [-1, 1]."""
+    denoiser_epochs: int = 100
+    denoiser_width: int = 32
+    step: float = 0.0
+    """Length of the steps; 0 for the published 2.64 in 3072 dimensions, alike in each pixel."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.objective not in IMAGE_TRAININGS:
+            raise ValueError(catalog.unknown("objective", self.objective, list(IMAGE_TRAININGS)))
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        for name in ("lr", "sigma", "radius"):
+            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        low, high = self.ends
+        if not 0 < low < high < float("inf"):
+            raise ValueError(f"strengths go from low to high, 0 < low < high, not {low} to {high}")
+        estimators.check(self.estimators)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        usual = IMAGE_TRAININGS[self.objective]
+        low = usual.low if self.low is None else self.low
+        return low, usual.high if self.high is None else self.high
+
+    @property
+    def strengths(self) -> list[float]:
+        return [float(s) for s in np.geomspace(*self.ends, self.count)]
+
+
+LEAST = {
+    "count": 2,
+    "seeds": 2,
+    "seed": 0,
+    "samples": 0,
+    "held_out": 1,
+    "width": 1,
+    "epochs": 1,
+    "batch_size": 1,
+    "steps": 1,
+    "dim": 0,
+    "denoiser_epochs": 1,
+    "denoiser_width": 1,
+    "step": 0.0,
+}
+FAST = Config(
+    low=1e-2, high=10.0, count=8, seeds=3, width=8, epochs=25, steps=3, denoiser_epochs=30
+)
+
+
+def main(config: Config, progress: Progress) -> Outcome:
+    study = Study(config, progress)
+    found = study.weak() | study.robust()
+    means = {name: values.mean(-1) for name, values in found.items()}
+    arrays = {name: values.astype(np.float32) for name, values in found.items()}
+    facts = {f"null_{name}": np.array(value) for name, value in study.gauge.nulls.items()}
+    progress(1.0, "done")
+    return Outcome(
+        study.dimension | claims(means),
+        {"strengths": np.array(config.strengths), **arrays, **facts},
+    )
+
+
+@final
+class Study:
+    """Data, tangent spaces, score and networks of one configuration."""
+
+    def __init__(self, config: Config, progress: Progress):
+        self.config, self.progress = config, progress
+        get = partial(load, config.data, root=config.root, device=config.device)
+        self.train: Data = get(train=True)
+        if config.samples:
+            self.train = subset(self.train, config.samples)
+        tests = subset(get(train=False), config.held_out)
+        self.batch: Batch = next(tests.batches(config.held_out, None))
+        self.dim, self.dimension = self._dimension()
+        self.geometries = {name: self._geometry(name) for name in config.estimators}
+        step = config.step or PUBLISHED_STEP * (prod(self.train.shape) / 3072) ** 0.5
+        self.gauge = ImageGauge(self.batch, self.geometries, self._score(), step=step)
+
+    def weak(self) -> dict[str, Any]:
+        found = self._trained(cross_entropy, None, "cross_entropy", 0.3, 0.35)
+        return {f"weak_{name}": values for name, values in found.items()}
+
+    def robust(self) -> dict[str, Any]:
+        config, training = self.config, IMAGE_TRAININGS[self.config.objective]
+        first = self.geometries[config.estimators[0]]
+        objective = training.build(first, config.steps, config.radius)
+        return self._trained(objective, config.strengths, config.objective, 0.35, 0.98)
+
+    def _trained(
+        self, objective: Any, strengths: list[float] | None, name: str, start: float, end: float
+    ) -> dict[str, Any]:
+        """Of each field of the gauge its values, (strengths, seeds, images)."""
+        config = self.config
+        case = Architecture(
+            config.network, self.train.shape, self.train.num_classes, {"width": config.width}
+        )
+        models = networks(
+            case,
+            objective,
+            self.train,
+            Course(config.epochs, config.batch_size, config.lr, config.device),
+            strengths=strengths,
+            seeds=[config.seed + k for k in range(config.seeds)],
+            folder=self.progress.folder,
+            name=name,
+            advance=lambda done: self.progress(start + (end - start) * 0.8 * done, name),
+        )
+        rows = []
+        for k, model in enumerate(models):
+            rows.append({n: v.double().cpu().numpy() for n, v in self.gauge.read(model).items()})
+            share = start + (end - start) * (0.8 + 0.2 * (k + 1) / len(models))
+            self.progress(share, f"{name}, measured")
+        return {
+            field: np.stack([row[field] for row in rows]).reshape(
+                -1, config.seeds, len(self.batch.x)
+            )
+            for field in rows[0]
+        }
+
+    def _dimension(self) -> tuple[int, dict[str, Any]]:
+        """As given, or by maximum likelihood at the test images."""
+        reference = estimators.images(self.train)
+        found = maximum_likelihood(self.batch.x, reference, leave_out=False)
+        value, error = found.dimension, 1.96 * found.error
+        metric = {"measured": value, "low": value - error, "high": value + error}
+        return self.config.dim or max(1, round(value)), {"intrinsic dimension": metric}
+
+    def _geometry(self, name: str) -> Geometry:
+        told = lambda done: self.progress(0.15 * done, f"tangent spaces: {name}")
+        return estimators.estimator(name, self.train, dim=self.dim, advance=told)
+
+    def _score(self) -> torch.Tensor:
+        config = self.config
+        schooling = Schooling(epochs=config.denoiser_epochs, width=config.denoiser_width)
+        told = lambda done: self.progress(0.15 + 0.15 * done, "denoiser")
+        model = denoiser(self.train, schooling, advance=told)
+        return denoised(model, sigma=config.sigma, conditional=True)(self.batch)

@@ -1,0 +1,103 @@
+"""Networks of one architecture trained by one objective at several strengths and seeds.
+
+All at once where they can be stacked, else one after the other; either way each ends as it would alone,
+and a killed run goes on from its checkpoints.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from manifoldlab.architecture import Architecture
+from manifoldlab.descent import Recipe
+from manifoldlab.ensembles import stackable, train_ensemble
+from manifoldlab.interfaces import Data, Objective
+from manifoldlab.schedules import cosine
+from manifoldlab.training import Advance, train
+
+
+@final
+@dataclass(frozen=True)
+class Course:
+    """How each network is trained."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    device: str = "cpu"
+
+
+def networks(
+    architecture: Architecture,
+    objective: Objective,
+    data: Data,
+    course: Course,
+    *,
+    strengths: Sequence[float] | None,
+    seeds: Sequence[int],
+    folder: Path,
+    name: str,
+    advance: Advance,
+) -> list[nn.Module]:
+    """Strengths by seeds, seeds fastest; without strengths a row of the seeds."""
+    each = [None] if strengths is None else list(strengths)
+    models = [architecture.build(seed).to(course.device) for _ in each for seed in seeds]
+    pairs = [(strength, seed) for strength in each for seed in seeds]
+    bind: Callable[..., Objective] = partial  # the protocol does not name the option
+    if stackable(models[0]):
+        _together(models, objective, data, course, pairs, folder / f"{name}.safetensors", advance)
+        return models
+    for k, (model, (strength, seed)) in enumerate(zip(models, pairs, strict=True)):
+        train(
+            model,
+            objective if strength is None else bind(objective, strength=strength),
+            data,
+            seed=seed,
+            checkpoint=folder / f"{name}_{k}.safetensors",
+            advance=partial(_part, advance, k, len(models)),
+            **_recipe(course),
+        )
+    return models
+
+
+def _together(
+    models: list[nn.Module],
+    objective: Objective,
+    data: Data,
+    course: Course,
+    pairs: Sequence[tuple[float | None, int]],
+    checkpoint: Path,
+    advance: Advance,
+) -> None:
+    given = [strength for strength, _ in pairs if strength is not None]
+    history = train_ensemble(
+        models,
+        objective,
+        data,
+        seeds=[seed for _, seed in pairs],
+        strengths=given or None,
+        checkpoint=checkpoint,
+        every=200,
+        advance=advance,
+        **_recipe(course),
+    )
+    if history.failed:
+        lost = {str(pairs[member]): step for member, step in history.failed.items()}
+        raise FloatingPointError(f"networks (strength, seed) not finite from step: {lost}")
+
+
+def _part(advance: Advance, k: int, count: int, done: float) -> None:
+    advance((k + done) / count)
+
+
+def _recipe(course: Course) -> dict[str, Any]:
+    return {
+        "epochs": course.epochs,
+        "batch_size": course.batch_size,
+        "lr": course.lr,
+        "recipe": Recipe(schedule=cosine),
+    }

@@ -1,0 +1,119 @@
+"""regimes_on_images: a tiny run through `main`, its networks one by one or at once, and wrong fields."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from manifoldlab.architecture import Architecture
+from manifoldlab.data.digits import digits
+from manifoldlab.data.subset import subset
+from manifoldlab.ensembles import stackable
+from manifoldlab.experiments.regimes_on_images import FAST, Config, main
+from manifoldlab.gradients import input_gradient, margin
+from manifoldlab.interfaces import Batch
+from manifoldlab.manifolds.flat import Flat
+from manifoldlab.manifolds.placed import Placed
+from manifoldlab.objectives.noise_augmentation import noise_augmentation
+from manifoldlab.studies.image_gauge import ImageGauge
+from manifoldlab.studies.image_networks import Course, networks
+from manifoldlab.studies.image_trainings import BATCH, IMAGE_TRAININGS
+
+TINY = replace(
+    FAST,
+    objective="noise_augmentation",
+    low=0.1,
+    high=1.0,
+    count=2,
+    seeds=2,
+    samples=200,
+    held_out=60,
+    epochs=1,
+    width=2,
+    denoiser_epochs=1,
+    denoiser_width=4,
+)
+
+
+class Work:
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, done: float, what: str = "") -> None:
+        assert 0 <= done <= 1
+
+
+def test_a_tiny_run_has_an_array_an_image_and_is_the_same_again(tmp_path: Path) -> None:
+    first, again = (main(TINY, Work(tmp_path / name)) for name in ("one", "two"))
+    for name in ("right", "on", "off", "noise_on", "noise_off", "score", "omega_local_pca_64"):
+        assert first.samples[name].shape == (2, 2, 60)
+        assert first.samples[f"weak_{name}"].shape == (1, 2, 60)
+        assert np.array_equal(first.samples[name], again.samples[name])
+    assert first.metrics == again.metrics
+    assert {"best score, gained", "excessive accuracy, lost"} < set(first.metrics)
+    assert first.samples["null_omega_local_pca_64"] == 1 - TINY.dim / 64 or TINY.dim == 0
+    assert np.allclose(first.samples["strengths"], [0.1, 1.0])
+
+
+def test_networks_one_by_one_are_those_at_once(tmp_path: Path) -> None:
+    data, course = subset(digits(), 64), Course(2, 32, 1e-2)
+    case = Architecture("small_cnn", (1, 8, 8), 10, {"width": 3})
+    assert stackable(case.build(0))
+    make = partial(
+        networks, case, noise_augmentation, data, course, strengths=[0.1, 0.5], seeds=[3, 4]
+    )
+    told = list[float]()
+    at_once = make(folder=tmp_path / "a", name="x", advance=told.append)
+    assert told[-1] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("manifoldlab.studies.image_networks.stackable", lambda model: False)
+        alone = make(folder=tmp_path / "b", name="x", advance=told.append)
+    for one, other in zip(at_once, alone, strict=True):
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            assert (p - q).abs().max() < 1e-5  # float32, 4 steps of Adam at 1e-2
+    assert told[-1] == 1 and max(told) == 1
+
+
+def test_the_gauge_of_a_linear_model_is_known() -> None:
+    """Two logits 0 and <w, x> in R^3, of which the first two directions are tangent."""
+    flat = Placed(Flat(2), 1, 0)
+    w = torch.tensor([0.3, 0.4, 1.2], dtype=torch.float64)
+    model = lambda x: torch.stack([torch.zeros(len(x)).to(x), x @ w], 1)
+    x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    batch = Batch(x, torch.ones(40, dtype=torch.int64), torch.arange(40))
+    field = input_gradient(model, x, batch.y, margin) * 2
+    found = ImageGauge(batch, {"flat": flat}, field, step=1e-3).read(model)
+    share = (w - flat.to_tangent(x[:1], w[None])[0]).square().sum() / w.square().sum()
+    assert torch.allclose(found["omega_flat"], share.expand(40))
+    assert torch.allclose(found["norm"], w.norm().expand(40))
+    assert torch.allclose(found["score"], torch.ones(40, dtype=torch.float64))
+    assert torch.equal(found["right"], (x @ w > 0).double())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("objective", "adversary", "did you mean adversarial?"),
+        ("estimators", (), "one or more, not none"),
+        ("estimators", ("local_pca_1",), "no estimator called 'local_pca_1'"),
+        ("sigma", 0.0, "sigma must be positive"),
+        ("low", 100.0, "0 < low < high"),
+        ("seeds", 1, "seeds must be 2 or more"),
+    ],
+)
+def test_wrong_fields(field: str, value: object, line: str) -> None:
+    with pytest.raises(ValueError, match=line.replace("?", r"\?")):
+        replace(FAST, **{field: value})
+
+
+def test_published_grids_are_the_defaults() -> None:
+    """Of the code of Srinivas et al. 2023, in its own units: 10^-5 .. 10^4 for PGD, 10^-5 .. 10^2."""
+    low, high = Config(objective="adversarial").ends
+    assert np.allclose([low * BATCH, high * BATCH], [1e-5, 1e4])
+    low, high = Config(objective="gradient_penalty").ends
+    assert np.allclose([low, high], [6.103515625e-5, 610.3515625])
+    assert Config().count == 30
+    assert sum(training.published for training in IMAGE_TRAININGS.values()) == 4
