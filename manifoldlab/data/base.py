@@ -68,8 +68,9 @@ class Table(NamedTuple):
     verified: str
 
     def data(self, classes: tuple[str, ...], device: str, region: Tensor | None = None) -> Data:
+        """With a region (n, 1, H, W), if it is known, kept once for all channels."""
         x, y = self.x.to(device), self.y.to(device)
-        where = None if region is None else region.to(device)
+        where = None if region is None else region.to(device).expand(x.shape)
         return in_memory(x, y, len(classes), region=where, classes=classes)
 
     def found(self, part: str) -> Found:
