@@ -82,6 +82,10 @@ def _run(arguments: list[str]) -> int:
             from manifoldlab import summaries
 
             return summaries.write(command)
+        case options.Data():
+            from manifoldlab import holdings
+
+            return holdings.show(command)
         case _:
             return of_experiment(command)
 

@@ -155,7 +155,19 @@ class Explain:
     command: "Run | Sweep"
 
 
-Command = Verify | List | Probe | Run | Sweep | Figures | Summarize | Explain
+@dataclass(frozen=True)
+class Data:
+    """List the data sets that are found, where, with counts, and checksums verified.
+
+    Those that are missing are listed with the files that were looked for, and where users get them.
+    Nothing is downloaded. Exit status: 0, or 1 if a file is damaged or not the published one.
+    """
+
+    root: str = ""
+    """The folder that holds them; none means the environment variable MANIFOLDLAB_DATA."""
+
+
+Command = Verify | List | Probe | Run | Sweep | Figures | Summarize | Data | Explain
 COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": Verify,
     "list": List,
@@ -164,6 +176,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sweep": Sweep,
     "figures": Figures,
     "summarize": Summarize,
+    "data": Data,
 }
 OF_EXPERIMENTS: dict[str, type[Run] | type[Sweep]] = {"run": Run, "sweep": Sweep}
 

@@ -164,7 +164,7 @@ def test_a_file_that_is_not_the_published_one_is_refused(
     )
     own = {name: hashlib.md5((tmp_path / name).read_bytes()).hexdigest() for name in mnist.MD5}
     monkeypatch.setattr(mnist, "MD5", own)
-    assert mnist.found(str(tmp_path), False)[2:] == (7, 7, "md5")
+    assert mnist.found(str(tmp_path), False)[2:] == (7, 7, 10, "md5")
 
 
 def test_cifar10_binary_and_pickled_is_the_same(tmp_path: Path) -> None:

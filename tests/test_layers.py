@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (  # the top first
     "app",
-    "probing running figures summaries",
+    "figures holdings probing running summaries",
     "report experiments faults",
     "studies",
     "verification arguments options listing configuration",

@@ -56,6 +56,7 @@ class Found(NamedTuple):
     where: str
     images: int
     classes: int  # those that have images
+    of: int  # so many that there are
     verified: str  # in what way
 
 
@@ -73,8 +74,9 @@ class Table(NamedTuple):
         where = None if region is None else region.to(device).expand(x.shape)
         return in_memory(x, y, len(classes), region=where, classes=classes)
 
-    def found(self, part: str) -> Found:
-        return Found(part, str(self.where), len(self.y), len(torch.unique(self.y)), self.verified)
+    def found(self, part: str, num_classes: int) -> Found:
+        classes = len(torch.unique(self.y))
+        return Found(part, str(self.where), len(self.y), classes, num_classes, self.verified)
 
 
 def load(name: str, *, root: str = "", train: bool = True, device: str = "cpu") -> Data:

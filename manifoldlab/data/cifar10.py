@@ -59,7 +59,7 @@ def cifar10(*, root: str = "", train: bool = True, device: str = "cpu", check: b
 
 
 def found(root: str, train: bool) -> Found:
-    return read(root, train, True).found("train" if train else "test")
+    return read(root, train, True).found("train" if train else "test", len(CLASSES))
 
 
 def read(root: str, train: bool, check: bool) -> Table:

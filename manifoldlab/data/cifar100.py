@@ -36,7 +36,7 @@ def cifar100(
 
 
 def found(root: str, train: bool) -> Found:
-    return read(root, train, True).found("train" if train else "test")
+    return read(root, train, True).found("train" if train else "test", len(CLASSES))
 
 
 def read(root: str, train: bool, check: bool) -> Table:

@@ -62,9 +62,10 @@ def files(folder: Path) -> Iterator[str]:
     """Pictures below a folder, hidden ones aside, by their names from there, in their order."""
     for place, folders, found in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = "" if place == str(folder) else f"{os.path.relpath(place, folder)}{os.sep}"
         for name in sorted(found):
             if not name.startswith(".") and name.lower().endswith(decoding.ENDINGS):
-                yield os.path.relpath(os.path.join(place, name), folder)
+                yield f"{below}{name}"
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -83,9 +84,8 @@ def labels(folder: Path, names: Sequence[str], classes: Sequence[str]) -> Tensor
             raise ValueError(
                 f"{folder / path} is in no folder of a class, of which there are {len(known)}"
             )
-    for name in class_folders(folder):
-        if name not in set(own):
-            raise ValueError(f"{folder / name} has no pictures: {', '.join(decoding.ENDINGS)}")
+    for name in sorted(set(class_folders(folder)) - set(own)):
+        raise ValueError(f"{folder / name} has no pictures: {', '.join(decoding.ENDINGS)}")
     return torch.tensor([known[name] for name in own])
 
 

@@ -50,7 +50,8 @@ def imagenet(
 def found(root: str, train: bool) -> Found:
     folder = _folder(root, train)
     _, y, _ = _listed(folder)
-    return Found(folder.name, str(folder), len(y), len(torch.unique(y)), "names of classes")
+    counts = len(y), len(torch.unique(y)), COUNT
+    return Found(folder.name, str(folder), *counts, "a class each, not decoded")
 
 
 def _folder(root: str, train: bool) -> Path:

@@ -35,7 +35,7 @@ def mnist(*, root: str = "", train: bool = True, device: str = "cpu", check: boo
 
 
 def found(root: str, train: bool) -> Found:
-    return read(root, train, True).found("train" if train else "test")
+    return read(root, train, True).found("train" if train else "test", len(CLASSES))
 
 
 def read(root: str, train: bool, check: bool) -> Table:

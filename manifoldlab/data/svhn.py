@@ -29,7 +29,7 @@ def svhn(*, root: str = "", train: bool = True, device: str = "cpu", check: bool
 
 
 def found(root: str, train: bool) -> Found:
-    return read(root, train, True).found("train" if train else "test")
+    return read(root, train, True).found("train" if train else "test", len(CLASSES))
 
 
 def read(root: str, train: bool, check: bool) -> Table:

@@ -47,16 +47,14 @@ def tiny_imagenet(
 def found(root: str, train: bool) -> Found:
     folder, boxed, _ = _listed(root, train, train)
     where = folder / ("train" if train else "val")
-    classes = len({one.wnid for one in boxed})
-    return Found(where.name, str(where), len(boxed), classes, "a box and a file each")
+    counts = len(boxed), len({one.wnid for one in boxed}), len(_wnids(folder / "wnids.txt"))
+    return Found(where.name, str(where), *counts, "a box each, not decoded")
 
 
 def _listed(root: str, train: bool, partial: bool) -> tuple[Path, list[Boxed], list[str]]:
     [path] = base.locate(PUBLICATION, root, [LAYOUT])
-    wnids = sorted(path.read_text(encoding="utf-8").split())
+    wnids = _wnids(path)
     there = [wnid for wnid in wnids if (path.parent / "train" / wnid).is_dir()]
-    if len(set(wnids)) != len(wnids) or not wnids:
-        raise ValueError(f"{path} does not name classes once each")
     if train and not there:
         raise Missing(f"{path.parent} has no class in train; it is published at {PUBLICATION.page}")
     if train and len(there) < len(wnids) and not partial:
@@ -65,6 +63,13 @@ def _listed(root: str, train: bool, partial: bool) -> tuple[Path, list[Boxed], l
     classes = there if partial and there else wnids
     boxed = _train(path.parent, classes) if train else _val(path.parent, wnids)
     return path.parent, [one for one in boxed if one.wnid in set(classes)], classes
+
+
+def _wnids(path: Path) -> list[str]:
+    wnids = sorted(path.read_text(encoding="utf-8").split())
+    if len(set(wnids)) != len(wnids) or not wnids:
+        raise ValueError(f"{path} does not name classes once each")
+    return wnids
 
 
 def _train(folder: Path, wnids: Sequence[str]) -> list[Boxed]:

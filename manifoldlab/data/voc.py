@@ -62,8 +62,8 @@ def voc(
 def found(root: str, train: bool) -> Found:
     folder, split = _part(root, train, 2012, "")
     annotated = _listed(folder, split)
-    classes = len({one.label for one in annotated})
-    return Found(split, str(folder), len(annotated), classes, "an XML file each")
+    counts = len(annotated), len({one.label for one in annotated}), len(CLASSES)
+    return Found(split, str(folder), *counts, "boxes each, not decoded")
 
 
 def _part(root: str, train: bool, year: int, split: str) -> tuple[Path, str]:

@@ -166,6 +166,20 @@ def metrics(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def holdings(rows: Sequence[Sequence[str]]) -> Table:
+    """Of data sets: one row a part."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("data set", no_wrap=True)
+    table.add_column("part", no_wrap=True)
+    for name in ("images", "classes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verified")
+    table.add_column("where", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _cell(value: Any) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return short(value) if is_number or value is None else str(value)
