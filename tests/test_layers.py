@@ -33,7 +33,7 @@ LAYERS = (  # the top first
     "recomputed schedules special statistics synchronized",
     "checkpoints",
     "interfaces records",
-    "catalog decoding environment files ranges restricted_pickle",
+    "catalog decoding environment files pickle_machine ranges restricted_pickle",
 )
 RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}
 
