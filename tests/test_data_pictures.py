@@ -109,6 +109,32 @@ def test_worker_processes_give_the_same_batches(tmp_path: Path) -> None:
     assert next(here.batches(7, 5)).index.tolist() != list(range(7))
 
 
+def test_processes_that_take_turns_read_their_own_batches(tmp_path: Path) -> None:
+    folders(tmp_path / "train", a=4, b=3)
+    whole_of = list(image_folder.image_folder(root=str(tmp_path), workers=0).batches(2, 1))
+    for count in (2, 5):
+        parts = [
+            list(image_folder.image_folder(root=str(tmp_path), workers=0, turn=turn).batches(2, 1))
+            for turn in ((rank, count) for rank in range(count))
+        ]
+        for number, entire in enumerate(whole_of):
+            for rank, part in enumerate(parts):
+                own, batch = number % count == rank, part[number]
+                assert torch.equal(batch.x, entire.x if own else torch.zeros_like(entire.x))
+                assert torch.equal(batch.y, entire.y) and torch.equal(batch.index, entire.index)
+    for turn in ((2, 2), (-1, 2), (0, 0)):
+        assert f"turn {turn[0]} of {turn[1]}" in refused(
+            lambda turn=turn: image_folder.image_folder(root=str(tmp_path), turn=turn)
+        )
+
+
+def test_workers_leave_global_random_numbers_alone(tmp_path: Path) -> None:
+    folders(tmp_path / "train", a=2)
+    before = torch.get_rng_state()
+    list(image_folder.image_folder(root=str(tmp_path), workers=1).batches(1, 0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_limit_takes_as_many_of_each_class(tmp_path: Path) -> None:
     folders(tmp_path / "train", a=5, b=2, c=5)
     data = image_folder.image_folder(root=str(tmp_path), limit=8, workers=0)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypedDict, final
 
 import numpy as np
 import torch
@@ -23,6 +23,15 @@ PUBLICATION = Publication("image_folder", "no page, for it is yours")
 LOOKED = "CLASS/*.png, *.jpg and others in train, and in val or test"
 
 
+class Options(TypedDict):
+    """Of streamed data."""
+
+    rows: Tensor | None
+    workers: int
+    device: str
+    turn: tuple[int, int]
+
+
 def image_folder(
     *,
     root: str = "",
@@ -33,9 +42,11 @@ def image_folder(
     limit: int = 0,
     seed: int = 0,
     workers: int = 2,
+    turn: tuple[int, int] = (0, 1),
 ) -> Data:
     """x (3, size, size): the shorter side resized, the centre cropped; size 0 leaves pictures as they
-    are, all of one size then. `split` is another folder than train, val or test: "." is the root."""
+    are, all of one size then. `split` is another folder than train, val or test: "." is the root.
+    `limit` and `seed` choose as `subset` does, before anything is decoded; `turn` is of `streamed`."""
     above = base.folder(PUBLICATION, root, LOOKED)
     folder = part(above, train, split)
     names = list(files(folder))
@@ -44,9 +55,8 @@ def image_folder(
     view = decoding.Central(size, size) if size else decoding.as_it_is
     shape = (3, size, size) if size else _shape(folder / names[0])
     rows = balanced(y, limit, seed) if limit else None
-    return of_files(
-        folder, names, y, shape, tuple(classes), view, rows=rows, workers=workers, device=device
-    )
+    options: Options = {"rows": rows, "workers": workers, "device": device, "turn": turn}
+    return of_files(folder, names, y, shape, tuple(classes), view, options)
 
 
 def part(above: Path, train: bool, split: str) -> Path:
@@ -96,17 +106,12 @@ def of_files(
     shape: tuple[int, ...],
     classes: tuple[str, ...],
     view: Callable[[Any], Any],
-    *,
-    rows: Tensor | None,
-    workers: int,
-    device: str,
+    options: Options,
 ) -> Data:
     """Streamed from named files of a folder."""
     read = Files(folder, np.array([os.fsencode(name) for name in names]), view, shape)
     print_of = streamed.digest(folder, names, y, view)
-    return streamed.streamed(
-        read, y, shape, classes, fingerprint=print_of, rows=rows, workers=workers, device=device
-    )
+    return streamed.streamed(read, y, shape, classes, fingerprint=print_of, **options)
 
 
 @final

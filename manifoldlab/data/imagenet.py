@@ -16,6 +16,7 @@ from torch import Tensor
 
 from manifoldlab.data import base, image_folder
 from manifoldlab.data.base import Found, Missing, Publication
+from manifoldlab.data.image_folder import Options
 from manifoldlab.data.subset import balanced
 from manifoldlab.decoding import Central
 from manifoldlab.interfaces import Data
@@ -36,15 +37,16 @@ def imagenet(
     limit: int = 0,
     seed: int = 0,
     workers: int = 2,
+    turn: tuple[int, int] = (0, 1),
 ) -> Data:
-    """x (3, crop, crop) of the centre, the shorter side resized; `limit` pictures, as many a class."""
+    """x (3, crop, crop) of the centre, the shorter side resized. `limit` and `seed` choose as `subset`
+    does, before anything is decoded; `turn` is of `streamed`."""
     folder = _folder(root, train)
     names, y, classes = _listed(folder)
     rows = balanced(y, limit, seed) if limit else None
     view, shape = Central(shorter, crop), (3, crop, crop)
-    return image_folder.of_files(
-        folder, names, y, shape, classes, view, rows=rows, workers=workers, device=device
-    )
+    options: Options = {"rows": rows, "workers": workers, "device": device, "turn": turn}
+    return image_folder.of_files(folder, names, y, shape, classes, view, options)
 
 
 def found(root: str, train: bool) -> Found:

@@ -30,10 +30,15 @@ def streamed(
     rows: Tensor | None = None,
     workers: int = 2,
     device: str = "cpu",
+    turn: tuple[int, int] = (0, 1),
 ) -> Data:
-    """Rows of `read` with labels y (n,), all of them or those given; a batch's index is of rows."""
-    if workers < 0:
-        raise ValueError(f"worker processes are 0 or more, not {workers}")
+    """Rows of `read` with labels y (n,), all of them or those given; a batch's index is of rows.
+
+    Processes that take turns at batches, as in `evaluate`, say whose turn each is: (rank, processes).
+    A batch of another's turn is not read: it has its length and labels, and black pictures.
+    """
+    if workers < 0 or not 0 <= turn[0] < turn[1]:
+        raise ValueError(f"no stream of {workers} worker processes for turn {turn[0]} of {turn[1]}")
     chosen = torch.arange(len(y)) if rows is None else rows
 
     def batches(size: int, seed: int | None = None) -> Iterator[Batch]:
@@ -41,10 +46,13 @@ def streamed(
             raise ValueError(f"a batch has 1 sample or more, not {size}")
         order = chosen
         if seed is not None:
-            order = chosen[torch.randperm(len(y[chosen]), generator=_seeded(seed))]
+            order = chosen[torch.randperm(len(chosen), generator=_seeded(seed))]
         split = torch.split(order, size)
-        for index, read_ones in zip(split, _loader(read, split, workers, device), strict=True):
-            yield _batch(read_ones, y[index], index, device)
+        here = iter(_loader(read, split[turn[0] :: turn[1]], workers, device))
+        for number, index in enumerate(split):
+            own = number % turn[1] == turn[0]
+            pixels = next(here) if own else (_black(len(index), shape), None)
+            yield _batch(pixels, y[index], index, device)
 
     return Data(shape, len(classes), batches, classes, _with_rows(fingerprint, rows))
 
@@ -53,13 +61,18 @@ def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def _black(count: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.zeros((), dtype=torch.uint8).expand(count, *shape)
+
+
 def _loader(read: Read, split: Sequence[Tensor], workers: int, device: str) -> Any:
     return DataLoader(
-        _Rows(read, max(int(index.max()) for index in split) + 1),
+        _Rows(read, 1 + max((int(index.max()) for index in split), default=0)),
         batch_sampler=[index.tolist() for index in split],
         num_workers=workers,
         collate_fn=_together,
         pin_memory=device.startswith("cuda"),
+        generator=_seeded(0),  # which draws for workers, and else the global one would
     )
 
 

@@ -15,7 +15,8 @@ CHUNK = 512  # samples at a time, while the data are gone through
 
 
 def subset(data: Data, n: int, *, seed: int = 0) -> Data:
-    """The data are gone through twice, and n of their samples kept."""
+    """The data are gone through twice, and n of their samples kept; what is streamed from files has an
+    option `limit` for the same, which decodes no others."""
     y = torch.cat([batch.y.cpu() for batch in data.batches(CHUNK, None)])
     rows = balanced(y, n, seed)
     chosen = torch.zeros(len(y), dtype=torch.bool).index_fill(0, rows, True)
