@@ -71,8 +71,10 @@ def _probed(
 ) -> dict[str, Tensor]:
     """Each batch on its own geometry: where classes have manifolds of their own, it differs."""
     parts = []
-    for x, y in zip(torch.split(batch.x, size), torch.split(batch.y, size), strict=True):
-        here = Batch(x.to(device), y.to(device))
+    for rows in torch.split(torch.arange(len(batch.x)), size):
+        others = (batch.index, batch.region)
+        index, region = (None if t is None else t[rows].to(device) for t in others)
+        here = Batch(batch.x[rows].to(device), batch.y[rows].to(device), index, region)
         parts.append(evaluate(probe, model, [here], problem.geometry(here))._asdict())
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
@@ -82,8 +84,9 @@ def summary(fields: dict[str, Tensor]) -> Summary:
     found: Summary = {}
     for name, field in fields.items():
         if not name.endswith(NULL):
-            null = fields.get(name + NULL)
+            nulls = _columns(name, fields[name + NULL]) if name + NULL in fields else {}
             for row, values in _columns(name, field.double()).items():
+                null = nulls.get(row, nulls.get(name))  # of the column, or of all
                 found[row] = _numbers(values) | {
                     "null": None if null is None else null.mean().item()
                 }

@@ -16,7 +16,7 @@ from manifoldlab.models.resnet18 import imagenet_stem
 CASES = [
     case
     for name in catalog.names("models")
-    for shape in ((5,), (2, 9, 8))
+    for shape in ((5,), (2, 9, 8), (1, 63, 64))
     for case in architecture.examples(name, shape, 2)
 ]
 each = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.name}-{len(c.shape)}")

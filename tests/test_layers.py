@@ -25,7 +25,7 @@ LAYERS = (  # the top first
     "probes objectives tangents scores generation attribution metrics data",
     "architecture denoising integrand",
     "manifolds densities attacks models",
-    "energies gradients resuming",
+    "energies gradients perception resuming",
     "factor_mixtures",
     "calculus comparison cover factor_components gaussian_components gaussian_regimes geometries "
     "intrinsic_dimension reach_bounds",

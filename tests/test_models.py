@@ -12,6 +12,7 @@ from torch.nn.functional import batch_norm, conv2d, linear, max_pool2d
 
 from manifoldlab import architecture, catalog, linalg
 from manifoldlab.architecture import Architecture
+from manifoldlab.models.alexnet import alexnet
 from manifoldlab.models.autoencoder import autoencoder
 from manifoldlab.models.base import Normalize
 from manifoldlab.models.denoiser import denoiser, preconditioning
@@ -19,13 +20,17 @@ from manifoldlab.models.preact_resnet18 import preact_resnet18
 from manifoldlab.models.resnet18 import cifar_stem, imagenet_stem, resnet18
 
 SHAPES = ((5,), (2, 9, 8))  # an odd height: halved and doubled it is another one
-CASES = [
-    case
-    for name in catalog.names("models")
-    for shape in SHAPES
-    for case in architecture.examples(name, shape, 2)
-]
-STACKED = ("mlp", "two_layer_relu", "small_cnn", "autoencoder", "denoiser")  # have no batch norm
+LARGE = (1, 63, 64)  # for what takes no smaller pictures
+
+
+def examples(name: str) -> list[Architecture]:
+    small = [case for shape in SHAPES for case in architecture.examples(name, shape, 2)]
+    return small or architecture.examples(name, LARGE, 2)
+
+
+CASES = [case for name in catalog.names("models") for case in examples(name)]
+# These have no batch norm.
+STACKED = ("mlp", "two_layer_relu", "small_cnn", "autoencoder", "denoiser", "alexnet")
 each = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.name}-{len(c.shape)}")
 
 
@@ -206,10 +211,13 @@ COUNTS = [  # He et al. 2016a, as torchvision has it; the two CIFAR forms as the
     (lambda: resnet18((3, 32, 32), 10), 11_173_962),
     (lambda: preact_resnet18((3, 32, 32), 10, last_norm=False), 11_171_146),
     (lambda: preact_resnet18((3, 32, 32), 10), 11_172_170),
+    (lambda: alexnet((3, 224, 224), 1000), 61_100_840),  # as torchvision states
 ]
 
 
-@pytest.mark.parametrize(("build", "count"), COUNTS, ids=["imagenet", "cifar", "preact", "last"])
+@pytest.mark.parametrize(
+    ("build", "count"), COUNTS, ids=["imagenet", "cifar", "preact", "last", "alexnet"]
+)
 def test_published_numbers_of_parameters(build: Callable[[], nn.Module], count: int) -> None:
     assert sum(p.numel() for p in build().parameters()) == count
 
@@ -370,6 +378,12 @@ WRONG: list[tuple[str, tuple[int, ...], dict[str, object], str]] = [
     ("small_cnn", (6,), {}, r"small_cnn takes images \(C, H, W\), not samples of shape \(6,\)"),
     ("small_cnn", (1, 8, 8), {"mean": (0.1, 0.2)}, r"1 channels .* not \(0.1, 0.2\) and \(\)"),
     ("resnet18", (3, 8), {}, r"resnet18 takes images \(C, H, W\)"),
+    (
+        "alexnet",
+        (3, 62, 99),
+        {},
+        r"alexnet takes pictures of 63 x 63 or more, not of shape \(3, 62",
+    ),
     ("preact_resnet18", (3, 8), {}, r"preact_resnet18 takes images \(C, H, W\)"),
     ("two_layer_relu", (6,), {"scale": -1.0}, "positive and finite, not -1.0"),
     ("autoencoder", (6,), {"latent": 0}, "latent must be 1 or more, not 0"),
@@ -389,7 +403,7 @@ def test_wrong_options_are_refused(
 
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES if case.num_classes}))
 def test_a_classifier_has_classes(name: str) -> None:
-    shape = next(shape for shape in SHAPES if architecture.examples(name, shape, 2))
+    shape = examples(name)[0].shape
     with pytest.raises(ValueError, match=r"num_classes must be 1 or more|2 classes"):
         Architecture(name, shape, 0).build(0)
 

@@ -176,7 +176,20 @@ def test_what_is_no_checkpoint_is_refused(
     assert "--model: " in line and str(path) in line and words in line
 
 
-@pytest.mark.parametrize("name", catalog.names("probes"))
+# What they need that points of a circle do not have.
+REFUSED = {
+    "lpips_alignment": "LPIPS is for pictures of 1 or 3 channels, not for (2,)",
+    "signal_robustness": "signal_robustness needs batch.region, where the label's evidence is",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_probe_says_what_it_needs(run: Run, refused: Refused, name: str) -> None:
+    line = refused(run("probe", "--probe", name, "--problem", CIRCLE, "--samples", "3"))
+    assert REFUSED[name] in line
+
+
+@pytest.mark.parametrize("name", sorted(set(catalog.names("probes")) - set(REFUSED)))
 def test_every_probe_runs_and_is_recorded(run: Run, tmp_path: Path, name: str) -> None:
     out = tmp_path / "deep" / "probe.json"
     arguments = [

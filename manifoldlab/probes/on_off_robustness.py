@@ -17,8 +17,7 @@ from torch import Tensor
 from manifoldlab import linalg
 from manifoldlab.gradients import input_gradient, margin
 from manifoldlab.interfaces import Batch, Geometry, Head, Model, Probe
-
-Change = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits moved, logits here, y -> (n,) >= 0
+from manifoldlab.probes.base import Change, changes, noise
 
 
 class Steps(NamedTuple):
@@ -74,12 +73,13 @@ def on_off_robustness(
     x, y = batch.x, batch.y
     dim, ambient = geometry.dim, x[0].numel()
     gradient = input_gradient(model, x, y, head)
-    vectors = torch.cat([_noise(x, directions, seed), gradient[None]])
+    vectors = torch.cat([noise(x, directions, seed), gradient[None]])
     tangent = geometry.to_tangent(x, vectors)  # at once: the tangent spaces may be dear
     normal = vectors - tangent
     moves = steps(tangent[:-1], normal[:-1], dim, ambient - dim)
-    squares = _mean_squares(model, batch, moves, sizes, change or head_change(head), chunk)
-    on, off = squares.sqrt().unbind(0)
+    both = torch.stack([moves.on, moves.off])
+    found = changes(model, batch, both, sizes, change or head_change(head), chunk)
+    on, off = found.square().mean(1).sqrt().unbind(0)
     r = off / on
     share = r.square() * moves.weight
     omega = linalg.squared_norm(normal[-1]) / linalg.squared_norm(gradient)
@@ -92,33 +92,6 @@ def on_off_robustness(
         torch.full_like(omega, moves.r_null),
         torch.full_like(omega, 1 - dim / ambient),
     )
-
-
-def _noise(x: Tensor, directions: int, seed: int) -> Tensor:
-    """Drawn on the CPU, so that every device sees the same directions."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn((directions, *x.shape), generator=generator).to(x)
-
-
-@torch.no_grad()
-def _mean_squares(
-    model: Model, batch: Batch, moves: Steps, sizes: tuple[float, ...], change: Change, chunk: int
-) -> Tensor:
-    """(2, n, sizes): on and off, all sizes and directions stacked into as few forwards as fit."""
-    x, y = batch.x, batch.y
-    here = model(x)
-    vectors = torch.stack([moves.on, moves.off])  # (2, m, n, *shape)
-    kinds, count, n = vectors.shape[:3]
-    scale = x.new_tensor(sizes)
-    rows = torch.arange(len(sizes) * kinds * count * n, device=x.device)
-    changes = []
-    for part in torch.split(rows, chunk):
-        size, vector, sample = part // (kinds * count * n), part % (kinds * count * n), part % n
-        factor = scale[size].reshape(-1, *[1] * (x.ndim - 1))
-        moved = model(x[sample] + factor * vectors.flatten(0, 2)[vector])
-        changes.append(change(moved, here[sample], y[sample]))
-    squares = torch.cat(changes).square().reshape(len(sizes), kinds, count, n)
-    return squares.mean(2).permute(1, 2, 0)
 
 
 def example(model: Model) -> Probe:
