@@ -30,7 +30,7 @@ def examples(name: str) -> list[Architecture]:
 
 CASES = [case for name in catalog.names("models") for case in examples(name)]
 # These have no batch norm.
-STACKED = ("mlp", "two_layer_relu", "small_cnn", "autoencoder", "denoiser", "alexnet")
+STACKED = ("mlp", "two_layer_relu", "small_cnn", "autoencoder", "denoiser", "alexnet", "song_unet")
 each = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.name}-{len(c.shape)}")
 
 
@@ -63,7 +63,7 @@ def samples(case: Architecture, n: int = 4) -> Tensor:
 
 def called(case: Architecture, model: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
     """A function of x alone: what is no classifier may take more."""
-    return partial(model, sigma=0.3) if case.name == "denoiser" else model
+    return partial(model, sigma=0.3) if case.name in ("denoiser", "song_unet") else model
 
 
 def test_every_model_has_examples() -> None:

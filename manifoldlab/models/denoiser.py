@@ -194,15 +194,19 @@ def denoiser(
     check_sizes(width=width, depth=depth)
     if not 0 < sigma_data < torch.inf:
         raise ValueError(f"sigma_data must be positive and finite, not {sigma_data}")
+    check_labels_and_levels(classes, levels)
+    made = OfImages if len(shape) == 3 else OfVectors
+    network, center = made(shape, width, depth, classes), normalization(shape, mean, ())
+    return Denoiser(network, sigma_data, center, classes, levels)
+
+
+def check_labels_and_levels(classes: int, levels: tuple[float, ...]) -> None:
     if classes < 0:
         raise ValueError(
             f"classes are 0, for a denoiser that takes no labels, or more, not {classes}"
         )
     if levels and not (len(levels) == 2 and 0 < levels[0] <= levels[1] < torch.inf):
         raise ValueError(f"levels are the least and the largest noise, positive, not {levels}")
-    made = OfImages if len(shape) == 3 else OfVectors
-    network, center = made(shape, width, depth, classes), normalization(shape, mean, ())
-    return Denoiser(network, sigma_data, center, classes, levels)
 
 
 def examples(shape: tuple[int, ...]) -> list[Options]:
