@@ -67,10 +67,10 @@ def _check(x: Tensor, points: Points, count: int) -> None:
     check_finite(x)
 
 
-def check_finite(x: Tensor) -> None:
+def check_finite(x: Tensor, what: str = "points") -> None:
     bad = (~x.isfinite().flatten(1).all(1)).nonzero().flatten()
     if len(bad):
-        raise ValueError(f"points not finite: {len(bad)} of {len(x)}, the first is {int(bad[0])}")
+        raise ValueError(f"{what} not finite: {len(bad)} of {len(x)}, the first is {int(bad[0])}")
 
 
 def _search(x: Tensor, points: Points, count: int, chunk: int) -> _Found:

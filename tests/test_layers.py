@@ -29,8 +29,8 @@ LAYERS = (  # the top first
     "factor_mixtures",
     "calculus comparison cover factor_components gaussian_components gaussian_regimes geometries "
     "intrinsic_dimension reach_bounds",
-    "directions draws expectations linalg logistic_ridge mixtures nearest_point neighbours panels "
-    "recomputed schedules special statistics synchronized",
+    "directions draws expectations jacobian_range krylov linalg logistic_ridge mixtures "
+    "nearest_point neighbours panels recomputed schedules special statistics synchronized",
     "checkpoints",
     "interfaces records",
     "catalog decoding environment files pickle_machine ranges restricted_pickle",

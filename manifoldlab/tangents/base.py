@@ -7,14 +7,18 @@ neighbours or a Jacobian. With the eigenvectors U and eigenvalues s^2 of the sma
 """
 
 import abc
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifoldlab import linalg
 from manifoldlab.geometries import Looked
 from manifoldlab.interfaces import Batch, Geometry
+from manifoldlab.resuming import digest
 
 
 class Spaces(NamedTuple):
@@ -87,23 +91,35 @@ class Leading(NamedTuple):
 
 
 def leading(gram: Tensor, dim: int, floor: float, what: str) -> Leading:
-    """Of A'A (n, k, k); eigenvalues below `floor` times the largest are rounding and no rank."""
+    """Of A'A (n, k, k); eigenvalues below `floor` times the largest are rounding and no rank.
+
+    Neither are those below the rounding of float64, in which they are computed.
+    """
+    finite = gram.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        first = int((~finite).nonzero()[0])
+        raise ValueError(f"{what} is not finite in {int((~finite).sum())} samples, first {first}")
     values, vectors = torch.linalg.eigh(gram.double())  # ascending
-    largest, last = values[:, -1], values[:, -dim]
-    lacking = ~(last > floor * largest)
-    if bool(lacking.any()):
-        worst = int(lacking.nonzero()[0])
-        rank = int((values[worst] > floor * largest[worst]).sum())
-        raise ValueError(
-            f"{what} has {rank} independent directions, not {dim}, in {int(lacking.sum())} of "
-            f"{len(gram)} samples, the first is {worst}: squared singular values from "
-            f"{largest[worst]:.2g} to {last[worst]:.2g}, where {floor * largest[worst]:.2g} is rounding"
-        )
     kept = values[:, -dim:].flip(1)
+    check_rank(kept, max(floor, gram.shape[1] * torch.finfo(torch.float64).eps), what)
     vectors = vectors[:, :, -dim:].flip(2)
+    last = kept[:, -1]
     rest = values[:, -dim - 1] if dim < gram.shape[1] else torch.zeros_like(last)
     gap = (rest.clamp_min(0) / last).sqrt()
-    return Leading(vectors / kept.sqrt()[:, None], vectors, (largest / last).sqrt(), gap)
+    return Leading(vectors / kept.sqrt()[:, None], vectors, (kept[:, 0] / last).sqrt(), gap)
+
+
+def check_rank(values: Tensor, floor: float, what: str) -> None:
+    """Refuses (n, d) eigenvalues, descending, of which some are rounding next to the first."""
+    counted = values > floor * values[:, :1]
+    lacking = (~counted.all(1)).nonzero().flatten()
+    if len(lacking):
+        worst = int(lacking[0])
+        raise ValueError(
+            f"{what} has {int(counted[worst].sum())} independent directions, not {values.shape[1]}, "
+            f"in {len(lacking)} of {len(values)} samples, the first is {worst}: eigenvalues from "
+            f"{values[worst, 0]:.2g} to {values[worst, -1]:.2g}, where {floor:.1e} of the first is rounding"
+        )
 
 
 def orthonormal(columns: Tensor) -> Tensor:
@@ -116,3 +132,44 @@ def orthonormal(columns: Tensor) -> Tensor:
 def check_dim(dim: int, most: int, what: str) -> None:
     if not 1 <= dim <= most:
         raise ValueError(f"{dim} tangent directions of {what}: 1 to {most} can be had")
+
+
+def in_chunks(estimate: Callable[[Batch], Spaces], batch: Batch, size: int) -> Spaces:
+    """So many samples at a time, at least one."""
+    parts = [
+        estimate(Batch(x, y))
+        for x, y in zip(*(torch.split(t, max(1, size)) for t in batch[:2]), strict=True)
+    ]
+    return Spaces(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def check_evaluating(model: object) -> None:
+    """Refuses a network whose samples are coupled, or disturbed, because it is in training mode."""
+    couples = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if isinstance(module, couples) and module.training:
+            raise ValueError(
+                f"a network in training mode couples samples at {name}: call eval() first"
+            )
+
+
+def weights(model: object) -> str:
+    """A digest of all tensors of a network and of the plain options of its modules."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"no weights to know a cache by: {model!r} is no nn.Module")
+    options = [
+        (name, type(module).__qualname__, key, _plain(value))
+        for name, module in model.named_modules()
+        for key, value in sorted(vars(module).items())
+        if not key.startswith("_")
+    ]
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    text = torch.tensor(list(repr((options, list(tensors))).encode()), dtype=torch.uint8)
+    return digest(text, *tensors.values())
+
+
+def _plain(value: object) -> str:
+    """Words that are the same in the next process."""
+    if isinstance(value, bool | int | float | str | tuple | list | dict) or is_dataclass(value):
+        return repr(value)
+    return value.__qualname__ if isinstance(value, FunctionType) else type(value).__qualname__
