@@ -98,7 +98,11 @@ def test_the_gauge_of_a_linear_model_is_known() -> None:
     [
         ("objective", "adversary", "did you mean adversarial?"),
         ("estimators", (), "one or more, not none"),
-        ("estimators", ("local_pca_1",), "no estimator called 'local_pca_1'"),
+        (
+            "estimators",
+            ("local_pca_1",),
+            "a number of neighbours, 2 or more, not by '1'",
+        ),
         ("sigma", 0.0, "sigma must be positive"),
         ("low", 100.0, "0 < low < high"),
         ("seeds", 1, "seeds must be 2 or more"),

@@ -31,9 +31,9 @@ LAYERS = (  # the top first
     "intrinsic_dimension reach_bounds",
     "directions draws expectations jacobian_range krylov linalg logistic_ridge mixtures "
     "nearest_point neighbours panels recomputed schedules special statistics synchronized",
-    "checkpoints",
+    "checkpoints restricted_pickle",
     "interfaces records",
-    "catalog decoding environment files pickle_machine ranges restricted_pickle",
+    "catalog decoding environment files pickle_machine ranges",
 )
 RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}
 

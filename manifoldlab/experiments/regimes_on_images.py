@@ -207,7 +207,8 @@ class Study:
 
     def _geometry(self, name: str) -> Geometry:
         told = lambda done: self.progress(0.15 * done, f"tangent spaces: {name}")
-        return estimators.estimator(name, self.train, dim=self.dim, advance=told)
+        training = estimators.Training(self.config.denoiser_epochs, self.config.denoiser_width)
+        return estimators.estimator(name, self.train, dim=self.dim, training=training, advance=told)
 
     def _score(self) -> torch.Tensor:
         config = self.config

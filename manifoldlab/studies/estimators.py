@@ -1,31 +1,88 @@
-"""Estimators of tangent spaces by name, fitted to a data set: what is calibrated is what images are read by.
+"""Estimators of tangent spaces by name, fitted to a data set: images are read by what was calibrated.
 
-local_pca_M    from the M nearest images
+    local_pca_M     the M nearest samples
+    autoencoder     an autoencoder with as many latent numbers as tangent directions
+    denoiser_S      a denoiser's Jacobian at noise S, in units of the data's deviation about their mean
+
+Networks are trained on the data set and kept in the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
+from manifoldlab import catalog
 from manifoldlab.interfaces import Data
+from manifoldlab.studies.prepared import autoencoder, denoiser
+from manifoldlab.studies.trained_autoencoder import Apprenticeship
+from manifoldlab.studies.trained_denoiser import Schooling, moments
+from manifoldlab.tangents.autoencoder import Autoencoder
 from manifoldlab.tangents.base import Estimator
+from manifoldlab.tangents.denoiser import Denoiser
 from manifoldlab.tangents.local_pca import LocalPca
 from manifoldlab.training import Advance, silent
 
-PCA = "local_pca_"
+
+@final
+@dataclass(frozen=True)
+class Training:
+    """Of the networks, alike for all."""
+
+    epochs: int = 100
+    width: int = 64
+    seed: int = 0
+
+
+class _Kind(NamedTuple):
+    option: str  # what stands after the name, none if empty
+    fit: Callable[[Data, int, float, Training, Advance], Estimator]
+
+
+def _local_pca(
+    data: Data, dim: int, option: float, training: Training, advance: Advance
+) -> Estimator:
+    del training, advance
+    return LocalPca(images(data), dim, int(option))
+
+
+def _autoencoder(
+    data: Data, dim: int, option: float, training: Training, advance: Advance
+) -> Estimator:
+    del option
+    plan = Apprenticeship(dim, training.epochs, width=training.width, seed=training.seed)
+    return Autoencoder(autoencoder(data, plan, advance=advance), dim)
+
+
+def _denoiser(
+    data: Data, dim: int, option: float, training: Training, advance: Advance
+) -> Estimator:
+    plan = Schooling(training.epochs, width=training.width, seed=training.seed)
+    model = denoiser(data, plan, advance=advance)
+    return Denoiser(model, option * moments(data).deviation, dim)
+
+
+KINDS: Mapping[str, _Kind] = {
+    "local_pca": _Kind("a number of neighbours, 2 or more", _local_pca),
+    "autoencoder": _Kind("", _autoencoder),
+    "denoiser": _Kind("a noise level above 0", _denoiser),
+}
+
+
+def estimator(
+    name: str, data: Data, *, dim: int, training: Training, advance: Advance = silent
+) -> Estimator:
+    kind, option = _parsed(name)
+    return KINDS[kind].fit(data, dim, option, training, advance)
 
 
 def check(names: Sequence[str]) -> None:
     if not names:
         raise ValueError("estimators of tangent spaces are one or more, not none")
     for name in names:
-        _neighbours(name)
-
-
-def estimator(name: str, data: Data, *, dim: int, advance: Advance = silent) -> Estimator:
-    del advance
-    return LocalPca(images(data), dim, _neighbours(name))
+        _parsed(name)
 
 
 def images(data: Data) -> Tensor:
@@ -33,8 +90,20 @@ def images(data: Data) -> Tensor:
     return torch.cat([batch.x for batch in data.batches(4096, None)])
 
 
-def _neighbours(name: str) -> int:
-    given = name.removeprefix(PCA)
-    if not (name.startswith(PCA) and given.isdigit() and int(given) > 1):
-        raise ValueError(f"no estimator called {name!r}; there is {PCA}M, of M neighbours")
-    return int(given)
+def _parsed(name: str) -> tuple[str, float]:
+    """Kind and option of NAME or NAME_OPTION."""
+    if name in KINDS and not KINDS[name].option:
+        return name, 0.0
+    kind, _, given = name.rpartition("_")
+    known = [f"{k}_{'M' if k == 'local_pca' else 'S'}" if v.option else k for k, v in KINDS.items()]
+    if kind not in KINDS or not KINDS[kind].option:
+        raise ValueError(catalog.unknown("estimator", name, known))
+    try:
+        option = float(given)
+    except ValueError:
+        option = 0.0
+    least = 2 if kind == "local_pca" else 0
+    whole = kind != "local_pca" or option.is_integer()
+    if not (option > 0 and least <= option < float("inf") and whole):
+        raise ValueError(f"{kind}_ is followed by {KINDS[kind].option}, not by {given!r}")
+    return kind, option

@@ -1,0 +1,163 @@
+"""What an estimated tangent share is worth: calibrated by the nearest ground on which the truth is known.
+
+Of a unit gradient with tangent share A whose parts are of isotropic direction in tangent and normal space,
+an estimated projection P^ of rank d^ sees on average
+
+    E|P^ g|^2 = leak + (capture - leak) A,    capture = tr(P^ P) / d,    leak = (d^ - capture d) / (D - d)
+
+(capture is the mean squared cosine of the principal angles). So a number on images becomes
+
+    A = (A^ - leak) / (capture - leak)
+
+with capture and leak of the nearest ground: near in dimensions, in the number of samples, and in
+`agreement`, tr(P^_1 P^_2) / d^ of the spaces by two halves of the samples, which needs no truth.
+
+Its error bar is conformal over grounds (hierarchical: Lee, Barber and Willett 2023): each family of
+grounds is calibrated by the other families, and the bar q is the least with
+
+    sum over families (share of |A - A_true| <= q) >= rate (families + 1),
+
+which covers a new ground that is exchangeable with the families at this rate. Where capture hardly
+exceeds leak, or q reaches 1, the estimator says nothing, and the bar is all of [0, 1].
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import inf, log2
+from pathlib import Path
+from typing import NamedTuple, final
+
+STORED = Path(__file__).with_suffix(".json")
+RATE = 0.9
+LEAST = 0.05  # of capture less leak, below which nothing can be inverted
+
+
+@final
+@dataclass(frozen=True)
+class Facts:
+    """What is known of any data without their tangent spaces, but for the chosen dimension."""
+
+    estimator: str
+    dim: int
+    ambient: int
+    samples: int
+    agreement: float
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """One estimator on one ground."""
+
+    facts: Facts
+    ground: str
+    family: str  # those alike, of which none is calibrated by another
+    capture: float
+    leak: float
+    true: tuple[float, ...]  # mean tangent share of the gradients of several models
+    estimated: tuple[float, ...]
+
+
+class Quote(NamedTuple):
+    value: float  # calibrated tangent share, or nan
+    low: float
+    high: float
+    entry: Entry  # by which
+
+
+def distance(a: Facts, b: Facts) -> float:
+    """A tenth of agreement weighs as much as a factor 2 in the dimension, or 4 in D or the samples."""
+    return (
+        10 * abs(a.agreement - b.agreement)
+        + abs(log2(a.dim / b.dim))
+        + abs(log2(a.ambient / b.ambient)) / 2
+        + abs(log2(a.samples / b.samples)) / 2
+    )
+
+
+def nearest(entries: Sequence[Entry], facts: Facts) -> Entry:
+    same = [entry for entry in entries if entry.facts.estimator == facts.estimator]
+    if not same:
+        known = sorted({entry.facts.estimator for entry in entries})
+        raise ValueError(
+            f"{facts.estimator} is not calibrated, but {', '.join(known) or 'nothing is'}"
+        )
+    return min(same, key=lambda entry: distance(entry.facts, facts))
+
+
+def inverted(estimated: float, entry: Entry) -> float:
+    """Within [0, 1]; nan where the estimator sees no difference."""
+    span = entry.capture - entry.leak
+    return min(1.0, max(0.0, (estimated - entry.leak) / span)) if span > LEAST else float("nan")
+
+
+def quote(entries: Sequence[Entry], facts: Facts, estimated: float, *, rate: float = RATE) -> Quote:
+    by = nearest(entries, facts)
+    value, bar = inverted(estimated, by), bars(entries, facts.estimator, rate)
+    if not value - bar > -inf:  # nan, or nothing is known
+        return Quote(value, 0.0, 1.0, by)
+    return Quote(value, max(0.0, value - bar), min(1.0, value + bar), by)
+
+
+def bars(entries: Sequence[Entry], estimator: str, rate: float = RATE) -> float:
+    """q, or infinity where there are too few families for the rate."""
+    return _least(list(residuals(entries, estimator).values()), rate)
+
+
+def residuals(entries: Sequence[Entry], estimator: str) -> dict[str, list[float]]:
+    """|A - A_true| by family, each calibrated by the others; infinite where nothing can be inverted."""
+    own = [entry for entry in entries if entry.facts.estimator == estimator]
+    found: dict[str, list[float]] = {}
+    for entry in own:
+        others = [other for other in own if other.family != entry.family]
+        if others:
+            found.setdefault(entry.family, []).extend(_errors(entry, nearest(others, entry.facts)))
+    return found
+
+
+def _errors(entry: Entry, by: Entry) -> list[float]:
+    pairs = zip(entry.true, entry.estimated, strict=True)
+    errors = [abs(inverted(estimated, by) - true) for true, estimated in pairs]
+    return [error if error == error else inf for error in errors]
+
+
+def _least(groups: Sequence[Sequence[float]], rate: float) -> float:
+    wanted = rate * (len(groups) + 1)
+    for q in sorted({error for group in groups for error in group}):
+        if sum(sum(error <= q for error in group) / len(group) for group in groups) >= wanted:
+            return q
+    return inf
+
+
+def coverage(entries: Sequence[Entry], estimator: str, rate: float = RATE) -> list[float]:
+    """Of each family the share within the bar that the other families give, its own left out of all."""
+    shares = []
+    for family in {entry.family for entry in entries if entry.facts.estimator == estimator}:
+        others = [entry for entry in entries if entry.family != family]
+        own = [e for e in entries if e.family == family and e.facts.estimator == estimator]
+        bar = bars(others, estimator, rate)
+        errors = [error for e in own for error in _errors(e, nearest(others, e.facts))]
+        shares.append(sum(error <= bar for error in errors) / len(errors))
+    return shares
+
+
+def write(entries: Sequence[Entry], path: Path) -> None:
+    rows = [asdict(entry) for entry in entries]
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path = STORED) -> list[Entry]:
+    """The stored calibration; none where experiment calibrate has not been summarized yet."""
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Entry(
+            Facts(**row.pop("facts")),
+            true=tuple(row.pop("true")),
+            estimated=tuple(row.pop("estimated")),
+            **row,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,135 @@
+"""Calibration: its formula against drawn gradients, its bars against drawn grounds, and a tiny run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from manifoldlab import linalg
+from manifoldlab.experiments import calibrate
+from manifoldlab.studies import calibration
+from manifoldlab.studies.calibration import Entry, Facts, bars, coverage, inverted, nearest, quote
+from manifoldlab.studies.calibration_grounds import ground
+
+
+def facts(**changes: object) -> Facts:
+    return replace(Facts("local_pca_32", 2, 20, 1000, 0.9), **changes)  # type: ignore[arg-type]
+
+
+def entry(family: str, capture: float, leak: float, true: list[float], noise: float = 0.0) -> Entry:
+    estimated = [leak + (capture - leak) * a + noise for a in true]
+    return Entry(facts(), family, family, capture, leak, tuple(true), tuple(estimated))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_mean_estimated_share_of_isotropic_gradients(share: float) -> None:
+    """In R^12, P of rank 3 and P^ of rank 4 at an angle; within 4 standard errors."""
+    basis, wrong = linalg.random_frame(12, 3, 0), linalg.random_frame(12, 4, 1)
+    estimated = torch.linalg.qr(torch.cat([basis, basis[:, :1]], 1) + 0.3 * wrong).Q
+    capture = (basis.mT @ estimated).square().sum().item() / 3
+    leak = (4 - 3 * capture) / 9
+    random = torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn(20_000, 12, generator=random, dtype=torch.float64)
+    tangent = linalg.unit(draw() @ basis @ basis.mT)
+    normal = draw()
+    normal = linalg.unit(normal - normal @ basis @ basis.mT)
+    g = share**0.5 * tangent + (1 - share) ** 0.5 * normal
+    seen = (g @ estimated).square().sum(1)
+    error = seen.std().item() / len(g) ** 0.5
+    assert abs(seen.mean().item() - (leak + (capture - leak) * share)) < 4 * error
+    own = Entry(facts(), "x", "x", capture, leak, (share,), (seen.mean().item(),))
+    assert abs(inverted(seen.mean().item(), own) - share) < 4 * error / (capture - leak)
+
+
+def test_exact_estimators_have_no_error_bar() -> None:
+    entries = [entry(f"family {k}", 0.9, 0.02, [0.1, 0.5, 0.9]) for k in range(20)]
+    assert bars(entries, "local_pca_32") < 1e-12
+    found = quote(entries, facts(), 0.02 + 0.88 * 0.4)
+    assert np.allclose([found.value, found.low, found.high], 0.4)
+
+
+def test_bars_cover_new_grounds_at_their_rate() -> None:
+    """200 times 15 families of random errors and a new one: 90 % within 4 standard errors of 1.5 %."""
+    random = np.random.default_rng(0)
+    make = lambda k: entry(f"{k}", 0.9, 0.05, [0.3, 0.6], 0.05 * float(random.standard_normal()))
+    hits = []
+    for _ in range(400):
+        entries, new = [make(k) for k in range(15)], make(99)
+        found = [quote(entries, new.facts, value) for value in new.estimated]
+        hits.append(np.mean([q.low <= t <= q.high for q, t in zip(found, new.true, strict=True)]))
+    assert np.mean(hits) > 0.9 - 4 * 0.015
+
+
+def test_too_few_families_or_no_difference_say_nothing() -> None:
+    few = [entry(f"{k}", 0.9, 0.05, [0.5]) for k in range(5)]
+    assert quote(few, facts(), 0.5)[1:3] == (0.0, 1.0)
+    blind = [entry(f"{k}", 0.1, 0.09, [0.5]) for k in range(30)]
+    assert quote(blind, facts(), 0.5)[1:3] == (0.0, 1.0)
+    with pytest.raises(ValueError, match="autoencoder is not calibrated, but local_pca_32"):
+        nearest(few, facts(estimator="autoencoder"))
+
+
+def test_the_nearest_is_near_in_agreement_and_dimension() -> None:
+    near = replace(entry("a", 0.9, 0.0, [0.5]), facts=facts(agreement=0.85))
+    far = replace(entry("b", 0.9, 0.0, [0.5]), facts=facts(dim=16, agreement=0.9))
+    assert nearest([far, near], facts()).ground == "a"
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    entries = [entry(f"{k}", 0.9 - k / 100, 0.05, [0.2, 0.7]) for k in range(3)]
+    calibration.write(entries, tmp_path / "table.json")
+    assert calibration.read(tmp_path / "table.json") == entries
+    assert calibration.read(tmp_path / "none.json") == []
+    shares = coverage([entry(f"{k}", 0.9, 0.05, [0.2]) for k in range(20)], "local_pca_32")
+    assert shares == [1.0] * 20
+
+
+class Work:
+    folder = Path("unused")
+
+    def __call__(self, done: float, what: str = "") -> None:
+        assert 0 <= done <= 1
+
+
+def test_a_tiny_run_keeps_the_bound_of_a4() -> None:
+    names = ("local_pca_8", "local_pca_40", "autoencoder")
+    config = replace(
+        calibrate.FAST, samples=160, held_out=12, epochs=2, width=8, estimators=names, dim=1
+    )
+    found = calibrate.main(config, Work())
+    assert found.samples["capture"].shape == (2, 3)
+    assert found.samples["true"].shape == (2, 5) and found.samples["estimated"].shape == (2, 3, 5)
+    assert np.all(found.samples["capture"] <= 1 + 1e-12)
+    assert found.samples["true"][:, 0].min() > 0.9  # Bayes gradients of a sphere are nearly tangent
+    for name in names:
+        assert found.metrics[f"{name} A4"]["agrees"]
+    assert np.isfinite(found.samples["score"]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"ground": "spher"}, "did you mean sphere?"),
+        ({"estimators": ("pca",)}, "no estimator called 'pca'"),
+        ({"samples": 3}, "samples must be 4 or more"),
+        ({"noise": 0.0}, "noise must be positive"),
+    ],
+)
+def test_wrong_fields(changes: dict[str, object], line: str) -> None:
+    with pytest.raises(ValueError, match=line.replace("?", r"\?")):
+        replace(calibrate.FAST, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "ambient", "line"),
+    [
+        ("helix", 2, 20, "helix has no member of dimension 2"),
+        ("sphere", 2, 2, r"lives in R\^3, which does not fit into R\^2"),
+        ("nowhere", 2, 2, "no ground called 'nowhere'"),
+    ],
+)
+def test_grounds_that_there_are_not(name: str, dim: int, ambient: int, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        ground(name, dim=dim, ambient=ambient, noise=0.1, seed=0, root="")
