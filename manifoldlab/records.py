@@ -1,6 +1,7 @@
 """Records: a run is a folder results/EXPERIMENT/HASH12, whole or absent, never done twice. No torch.
 
     run.json           configuration, metrics, seconds, environment, and a fingerprint of the sources
+                       that the experiment can reach
     samples.npz        arrays, sample by sample
     model.safetensors  if the experiment trained one
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
 import manifoldlab
 from manifoldlab import catalog, files
 from manifoldlab.environment import environment
+from manifoldlab.reachable import reachable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,16 +122,20 @@ def _canonical(value: Any) -> Any:
 
 @cache
 def sources(experiment: str) -> str:
-    """Fingerprint of the package's sources, and of the experiment's where another package has it."""
-    package = Path(manifoldlab.__path__[0])
-    found = {str(file.relative_to(package)): file for file in package.rglob("*.py")}
+    """Fingerprint of the sources that the experiment can reach; of none, if there is no such experiment.
+
+    What others are made of may change without a number of this one changing.
+    """
+    package, found = Path(manifoldlab.__path__[0]), dict[str, Path]()
     if experiment in catalog.names("experiments"):
         own = catalog.source("experiments", experiment)
-        if not own.is_relative_to(package):
-            found[f"experiments/{own.name}"] = own
+        inside = (file for file in reachable(own) if file.is_relative_to(package))
+        found = {str(file.relative_to(package)): file for file in inside}
+        found[f"experiments/{own.name}"] = own
     digest = hashlib.sha256()
     for relative, file in sorted(found.items()):
-        digest.update(f"{relative}\0{len(file.read_bytes())}\0".encode() + file.read_bytes())
+        content = file.read_bytes()
+        digest.update(f"{relative}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:12]
 
 

@@ -33,6 +33,7 @@ LAYERS = (  # the top first
     "nearest_point neighbours panels recomputed schedules special statistics synchronized",
     "checkpoints restricted_pickle",
     "interfaces records",
+    "reachable",
     "catalog decoding environment files pickle_machine ranges",
 )
 RANK = {name: rank for rank, line in enumerate(reversed(LAYERS)) for name in line.split()}

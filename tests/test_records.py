@@ -127,30 +127,47 @@ def test_records_of_other_sources_are_stale_and_said_to_be(
     )
 
 
-def test_the_fingerprint_is_of_every_source(
+ACME = {
+    "__init__.py": "",
+    "catalog.py": "",
+    "experiments/__init__.py": "",
+    "experiments/acme.py": "from manifoldlab import a\nfrom manifoldlab.catalog import find",
+    "a.py": "def late():\n    import manifoldlab.deep.b",
+    "deep/__init__.py": "",
+    "deep/b.py": "from manifoldlab import catalog\nmake = lambda name: catalog.find('models', name)",
+    "models/__init__.py": "",
+    "models/one.py": "",
+    "beside.py": "import manifoldlab.a",
+}
+
+
+def test_the_fingerprint_is_of_every_source_that_can_be_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for text, name in (("a", "x.py"), ("b", "deep/y.py")):
+    for name, text in ACME.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(records.manifoldlab, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(records.catalog, "names", lambda kind: ["acme"])
+    own = tmp_path / "experiments" / "acme.py"
+    monkeypatch.setattr(records.catalog, "source", lambda kind, name: own)
 
     def fingerprint() -> str:
-        records.sources.cache_clear()
         return records.sources.__wrapped__("acme")
 
-    monkeypatch.setattr(records.catalog, "names", lambda kind: [])
-    found = [fingerprint()]
-    assert fingerprint() == found[0]
-    (tmp_path / "notes.txt").write_text("no source")
-    assert fingerprint() == found[0]
-    (tmp_path / "deep" / "y.py").write_text("c")
-    found.append(fingerprint())
-    (tmp_path / "deep" / "y.py").rename(tmp_path / "deep" / "z.py")
-    found.append(fingerprint())
-    (tmp_path / "new.py").touch()
-    found.append(fingerprint())
-    assert len(set(found)) == 4
+    def changed(name: str, text: str) -> bool:
+        before = fingerprint()
+        (tmp_path / name).write_text(text)
+        return fingerprint() != before
+
+    assert fingerprint() == fingerprint()
+    for name in ("a.py", "deep/__init__.py", "deep/b.py", "models/one.py", "experiments/acme.py"):
+        assert changed(name, f"{ACME[name]}\n")
+    assert changed("models/two.py", "# a new member")
+    assert not changed("beside.py", "# nobody imports this")
+    assert not changed("notes.txt", "no source")
+    assert changed("a.py", "from manifoldlab import catalog\ncatalog.find(kind, 'x')")
+    assert changed("beside.py", "# now anything may be reached")
 
 
 def test_an_experiment_of_another_package_counts_too(toy: Path) -> None:
