@@ -61,13 +61,12 @@ class Estimator(Geometry):
         return self.at(unlabelled(x)).to_tangent(x, v)
 
     def diagnostics(self, batch: Batch) -> Diagnostics:
-        spaces = self.spaces(batch)
-        return Diagnostics(
-            spaces.condition,
-            residual(self.prepared(spaces), batch.x),
-            spaces.gap,
-            spaces.unsettled,
-        )
+        return diagnosed(self, self.spaces(batch), batch.x)
+
+
+def diagnosed(estimator: Estimator, spaces: Spaces, x: Tensor) -> Diagnostics:
+    left = residual(estimator.prepared(spaces), x)
+    return Diagnostics(spaces.condition, left, spaces.gap, spaces.unsettled)
 
 
 def unlabelled(x: Tensor) -> Batch:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from manifoldlab import neighbours
-from manifoldlab.interfaces import Batch
+from manifoldlab.geometries import Looked
+from manifoldlab.interfaces import Batch, Geometry
 from manifoldlab.neighbours import Points
 from manifoldlab.tangents.base import Estimator, Spaces, check_dim, leading, orthonormal
 
@@ -28,17 +29,24 @@ class LocalPca(Estimator):
     neighbours: int = 32
     leave_out: bool = False  # the point itself, where the reference set has it
     at_point: bool = False  # directions from x rather than from the mean of its neighbours
+    explicit: int = 2**20  # of spaces with more numbers D dim, neighbours and W are kept, no basis
     chunk: int = 2**24  # numbers held at a time
 
     def __post_init__(self) -> None:
-        ambient = prod(neighbours.shape(self.reference))
-        check_dim(self.dim, ambient, f"points of shape {neighbours.shape(self.reference)}")
+        check_dim(self.dim, self._ambient, f"points of shape {neighbours.shape(self.reference)}")
         most = self.neighbours - (not self.at_point)  # the mean takes one
         check_dim(self.dim, most, f"{self.neighbours} neighbours")
 
     def spaces(self, batch: Batch) -> Spaces:
-        parts = [self._of(part) for part in self._offsets(batch.x)]
+        parts = [self._of(*part) for part in self._offsets(batch.x)]
         return Spaces(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    @torch.no_grad()
+    def prepared(self, spaces: Spaces) -> Geometry:
+        if not spaces.points.shape[1]:
+            return Looked(spaces.columns)
+        parts = (torch.split(t, self._size) for t in (spaces.points, spaces.columns))
+        return Looked(torch.cat([self._basis(*part) for part in zip(*parts, strict=True)]))
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -48,37 +56,47 @@ class LocalPca(Estimator):
             "neighbours": self.neighbours,
             "leave_out": self.leave_out,
             "at_point": self.at_point,
+            "explicit": self.explicit,
         }
 
     @torch.no_grad()
-    def _offsets(self, x: Tensor) -> Iterator[Tensor]:
-        """r_j - c, (n, m, D), a chunk of the samples at a time."""
+    def _offsets(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """r_j - c, (n, m, D), and the rows j (n, m), a chunk of the samples at a time."""
         index = neighbours.nearest(
             x, self.reference, self.neighbours, leave_out=self.leave_out, chunk=self.chunk
         )
-        size = max(1, self.chunk // (self.neighbours * prod(x.shape[1:])))
-        for some, points in zip(torch.split(index, size), torch.split(x, size), strict=True):
+        for some, points in zip(*(torch.split(t, self._size) for t in (index, x)), strict=True):
             near = neighbours.rows(self.reference, some).to(x).flatten(2)
             centre = points.flatten(1)[:, None] if self.at_point else near.mean(1, keepdim=True)
-            yield near.sub_(centre)
+            yield near.sub_(centre), some
+
+    def _basis(self, index: Tensor, factor: Tensor) -> Tensor:
+        """From what is kept."""
+        near = neighbours.rows(self.reference, index).to(factor).flatten(2)
+        return orthonormal(near.sub_(near.mean(1, keepdim=True)).mT @ factor)
+
+    @property
+    def _ambient(self) -> int:
+        return prod(neighbours.shape(self.reference))
+
+    @property
+    def _size(self) -> int:
+        return max(1, self.chunk // (self.neighbours * self._ambient))
 
     @torch.no_grad()
-    def _of(self, offset: Tensor) -> Spaces:
+    def _of(self, offset: Tensor, index: Tensor) -> Spaces:
         """By whichever is smaller, the products of neighbours or the covariance of coordinates."""
         count, ambient = offset.shape[1:]
         few = count <= ambient
         gram = offset @ offset.mT if few else offset.mT @ offset
         floor = max(count, ambient) * torch.finfo(offset.dtype).eps
         found = leading(gram, self.dim, floor, f"the set of {count} neighbours")
-        columns = offset.mT @ found.factor.to(offset) if few else found.vectors.to(offset)
-        blank = offset.new_zeros(len(offset))
-        return Spaces(
-            orthonormal(columns),
-            blank[:, None][:, :0],
-            found.condition.to(offset),
-            found.gap.to(offset),
-            blank,
-        )
+        factor = found.factor.to(offset)
+        known = (found.condition.to(offset), found.gap.to(offset), offset.new_zeros(len(offset)))
+        if few and not self.at_point and ambient * self.dim > self.explicit:
+            return Spaces(factor, index, *known)
+        columns = offset.mT @ factor if few else found.vectors.to(offset)
+        return Spaces(orthonormal(columns), offset.new_zeros(len(offset), 0), *known)
 
 
 def examples(x: Tensor) -> list[Estimator]:
