@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from manifoldlab import catalog, linalg
+from manifoldlab.architecture import Architecture
+from manifoldlab.checkpoints import save
 from manifoldlab.data.fresh_samples import fresh_samples
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.densities.gaussians import Gaussians
@@ -21,7 +24,9 @@ from manifoldlab.problems.base import BayesClassifier, Isotropic
 from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.problems.quadrature import Quadrature
 from manifoldlab.scores.denoised import denoised
+from manifoldlab.scores.edm import edm
 from manifoldlab.scores.implied import implied
+from manifoldlab.scores.saved import saved
 from manifoldlab.studies import trained_denoiser as study
 from manifoldlab.studies.trained_denoiser import Schooling, moments, trained_denoiser
 
@@ -119,6 +124,72 @@ def test_what_a_score_needs() -> None:
             denoised(posterior_mean, **options)
 
 
+# what every score keeps to
+
+
+def denoiser(folder: Path) -> Path:
+    case = Architecture("denoiser", (3, 8, 8), None, {"width": 4, "classes": 2})
+    model = case.build(0)
+    for i, p in enumerate(model.parameters()):
+        p.data += 0.1 * torch.randn(p.shape, generator=source(i))
+    save(folder / "denoiser.safetensors", model.state_dict(), {"architecture": case.facts()})
+    return folder / "denoiser.safetensors"
+
+
+def published(folder: Path) -> Path:
+    options = {"width": 8, "multipliers": (1,), "blocks": 1, "classes": 2}
+    model = Architecture("song_unet", (3, 8, 8), None, options).build(0)
+    for i, p in enumerate(model.parameters()):
+        p.data += 0.1 * torch.randn(p.shape, generator=source(i))
+    save_file({f"model.{k}": t for k, t in model.network.state_dict().items()}, folder / "edm")
+    return folder / "edm"
+
+
+def classifier(x: Tensor) -> Tensor:
+    return torch.stack([x.flatten(1).square().sum(1) / -k for k in (2, 3)], 1)
+
+
+MAKERS: dict[str, Callable[[Path], Reference]] = {
+    "denoised": lambda _: denoised(lambda x, sigma, y=None: x / (1 + sigma**2), sigma=0.3, draws=2),
+    "implied": lambda _: implied(classifier, conditional=True),
+    "saved": lambda folder: saved(denoiser(folder), sigma=0.3, conditional=True, chunk=2),
+    "edm": lambda folder: edm(published(folder), sigma=0.3, conditional=True, chunk=2),
+}
+
+
+def test_every_score_is_held_to_the_contract() -> None:
+    assert sorted(MAKERS) == catalog.names("scores")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_score_is_a_field_like_x(name: str, tmp_path: Path) -> None:
+    score = MAKERS[name](tmp_path)
+    x, y = torch.rand(4, 3, 8, 8, generator=source()), torch.tensor([0, 1, 1, 0])
+    found = score(Batch(x.clone(), y))
+    assert found.shape == x.shape and found.dtype == x.dtype and found.isfinite().all()
+    assert not found.requires_grad and found.flatten(1).unique(dim=0).shape[0] == 4
+    assert torch.equal(score(Batch(x, y)), found)
+    with torch.inference_mode():
+        assert torch.equal(score(Batch(x.clone(), y.clone())), found)
+    if name != "denoised":  # whose noise is that of the rows
+        alone = torch.cat([score(Batch(x[i : i + 1], y[i : i + 1])) for i in range(4)])
+        assert (alone - found).abs().max() < 1e-5 * found.abs().max()
+        assert (score(Batch(x, 1 - y)) - found).abs().max() > 1e-3 * found.abs().max()
+
+
+def test_checkpoints_that_give_no_score_are_refused(tmp_path: Path) -> None:
+    for name, options, line in (
+        ("mlp", {}, "is of mlp, which is no denoiser"),
+        ("denoiser", {}, "knows no classes: it has no conditional score"),
+    ):
+        case = Architecture(name, (3,), 2 if name == "mlp" else None, options)
+        path = tmp_path / f"{name}.safetensors"
+        save(path, case.build(0).state_dict(), {"architecture": case.facts()})
+        with pytest.raises(ValueError, match=line) as refusal:
+            saved(path, sigma=0.1, conditional=True)
+        assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
 # trained ones
 
 
@@ -131,10 +202,10 @@ def school(problem: Isotropic, epochs: int, folder: Path) -> Denoiser:
 def trained(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Isotropic, Denoiser, Denoiser]:
-    """Of 48 steps and of 1600."""
-    problem = PROBLEMS[request.param]
+    """Of 48 steps, and of 640 on the flat and 1440 on the circle."""
+    problem, epochs = PROBLEMS[request.param], {"flat": 40, "circle": 90}[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    return problem, school(problem, 3, folder / "short"), school(problem, 100, folder / "long")
+    return problem, school(problem, 3, folder / "short"), school(problem, epochs, folder / "long")
 
 
 def clearly_positive(gain: Tensor) -> bool:
