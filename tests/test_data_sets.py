@@ -225,6 +225,26 @@ def test_a_truncated_binary_file_is_named(tmp_path: Path) -> None:
         assert line.startswith(f"{path} is truncated, or another file: {len(content)} bytes")
 
 
+def test_a_name_may_have_options() -> None:
+    own = digits.digits(train=False, split_seed=3).fingerprint
+    assert base.load("digits(split_seed=3)", train=False).fingerprint == own
+    composed = base.load("distractor(of='digits(split_seed=3)', letter='B')")
+    assert composed.shape == (1, 16, 8)
+    for text, words in [
+        ("digits(root='x')", "no option of data set digits called 'root'"),
+        (
+            "digits(split=3)",
+            "no option of data set digits called 'split' (did you mean split_seed?)",
+        ),
+        ("digits(split_seed=open('x'))", "is neither a data set nor one with options"),
+        ("digits(3)", "is neither a data set nor one with options"),
+        ("digits.digits()", "is neither a data set nor one with options"),
+        ("tiny imagenet", "is neither a data set nor one with options"),
+        ("", "is neither a data set nor one with options"),
+    ]:
+        assert words in refused(lambda text=text: base.load(text))
+
+
 def test_only_data_sets_are_loaded_by_name() -> None:
     assert {"digits", "mnist", "cifar10"} <= set(base.loaders())
     assert base.load("digits", train=False).fingerprint == digits.digits(train=False).fingerprint

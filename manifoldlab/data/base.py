@@ -5,6 +5,7 @@ its module also has `found(root, train)`, which counts and verifies without keep
 is ever downloaded.
 """
 
+import ast
 import hashlib
 import inspect
 import os
@@ -20,6 +21,7 @@ from manifoldlab.data.in_memory import in_memory
 from manifoldlab.interfaces import Data
 
 VARIABLE = "MANIFOLDLAB_DATA"
+COMMON = ("root", "train", "device")  # options of all data sets, given apart
 
 
 class Missing(ValueError):
@@ -80,11 +82,31 @@ class Table(NamedTuple):
 
 
 def load(name: str, *, root: str = "", train: bool = True, device: str = "cpu") -> Data:
-    """A data set by its name, as `--data` gives it."""
-    if name not in loaders():
-        raise ValueError(catalog.unknown("data set", name, loaders()))
-    data: Data = catalog.find("data", name)(root=root, train=train, device=device)
+    """A data set as `--data` gives it: its name, or with options as in "voc(split='sample')"."""
+    own, options = _parsed(name)
+    if own not in loaders():
+        raise ValueError(catalog.unknown("data set", own, loaders()))
+    known = [option for option in _options(own) if option not in COMMON]
+    for option in options:
+        if option not in known:
+            raise ValueError(catalog.unknown(f"option of data set {own}", option, known))
+    data: Data = catalog.find("data", own)(root=root, train=train, device=device, **options)
     return data
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a call, and its arguments, which are constants."""
+    try:
+        match ast.parse(text, mode="eval").body:
+            case ast.Name(name):
+                return name, {}
+            case ast.Call(ast.Name(name), [], keywords):
+                return name, {str(one.arg): ast.literal_eval(one.value) for one in keywords}
+    except (SyntaxError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{text!r} is neither a data set nor one with options, as in mnist(check=False)"
+    )
 
 
 def loaders() -> list[str]:
