@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in environment.PACKAGES:
             raise
-        _complain(f"this command needs {error.name}: python -m pip install {error.name}")
+        name = environment.PACKAGES[error.name]
+        _complain(f"this command needs {name}: python -m pip install {name}")
     except FloatingPointError as error:  # a training that diverged
         _complain(" ".join(str(error).split()))
         sys.exit(1)

@@ -11,7 +11,15 @@ from typing import Any
 
 import manifoldlab
 
-PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "hypothesis", "tyro", "rich", "jinja2")
+PACKAGES = {  # how they are imported: how they are installed
+    **{
+        n: n
+        for n in ("torch", "numpy", "scipy", "matplotlib", "hypothesis", "tyro", "rich", "jinja2")
+    },
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+}
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -19,7 +27,7 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "manifoldlab": manifoldlab.__version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES.values()},
         "commit": _commit(),
         "threads": {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),

@@ -40,7 +40,7 @@ def test_what_is_found_is_counted_and_what_is_missing_is_named(
     assert status == 0 and "wrong:" not in out
     parts = [row[1:5] for row in rows(out, "mnist")]
     assert parts == [[part, "5", "1", "of"] for part in ("train", "test")]
-    assert [row[2] for row in rows(out, "digits")] == ["1,198", "599"]
+    assert [row[2] for row in rows(out, "digits")] == ["797", "1,000"]
     lines = [line for line in out.splitlines() if line.startswith("missing: ")]
     named = ("cifar10", "cifar100", "imagenet", "svhn", "tiny_imagenet", "voc")
     assert [line.split()[1] for line in lines] == list(named)  # once each
