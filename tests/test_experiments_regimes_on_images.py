@@ -85,7 +85,8 @@ def test_the_gauge_of_a_linear_model_is_known() -> None:
     x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, torch.ones(40, dtype=torch.int64), torch.arange(40))
     field = input_gradient(model, x, batch.y, margin) * 2
-    found = ImageGauge(batch, {"flat": flat}, field, step=1e-3).read(model)
+    own = lambda v: [model(v)]
+    found = ImageGauge(batch, {"flat": flat}, field, features=own, step=1e-3).read(model)
     share = (w - flat.to_tangent(x[:1], w[None])[0]).square().sum() / w.square().sum()
     assert torch.allclose(found["omega_flat"], share.expand(40))
     assert torch.allclose(found["norm"], w.norm().expand(40))

@@ -20,11 +20,10 @@ what module calibration makes error bars of.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite, prod
+from math import isfinite
 from typing import Any, NamedTuple, final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from manifoldlab import catalog, draws, linalg
@@ -33,7 +32,7 @@ from manifoldlab.comparison import measured, never_above
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.descent import Recipe
 from manifoldlab.gradients import input_gradient, log_marginal, margin
-from manifoldlab.interfaces import Batch, Data, Geometry
+from manifoldlab.interfaces import Batch, Geometry
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.probes.gradient_rank import gradient_rank
 from manifoldlab.probes.on_off_robustness import on_off_robustness
@@ -164,11 +163,6 @@ class Seed:
         drawn = self.problem.sample(config.samples, draws.source(seed, "fit"))
         # float32, as images are
         self.data = in_memory(drawn.x.float(), drawn.y, self.problem.num_classes)
-        half = config.samples // 2
-        self.halves = [
-            in_memory(drawn.x[part].float(), drawn.y[part], self.problem.num_classes)
-            for part in (slice(half), slice(half, 2 * half))
-        ]
         self.scale = moments(self.data).deviation
 
     def measured(self) -> dict[str, Any]:
@@ -193,7 +187,9 @@ class Seed:
         model = self._network()
         found = fields(self.problem, batch, self.seed)
         found["network"] = input_gradient(model, batch.x, batch.y, margin)
-        return _Truth(batch, geometry, _basis(geometry, batch.x), found, model, found["mixed 0"])
+        return _Truth(
+            batch, geometry, estimators.basis(geometry, batch.x), found, model, found["mixed 0"]
+        )
 
     def _network(self) -> nn.Module:
         """Trained on the samples, read in float64."""
@@ -212,36 +208,29 @@ class Seed:
         return model.double()
 
     def _estimated(self, name: str, k: int, truth: _Truth) -> dict[str, Any]:
-        count = len(self.config.estimators)
-        here, *halves = (
-            self._spaces(name, data, truth.batch, (k + share) / count)
-            for data, share in zip([self.data, *self.halves], (0.0, 0.4, 0.7), strict=True)
-        )
-        basis = _basis(here, truth.batch.x)
-        first, second = (_basis(half, truth.batch.x) for half in halves)
+        config, points = self.config, truth.batch._replace(x=truth.batch.x.float())
+        self.told(0.1 + 0.8 * k / len(config.estimators), name)
+        training = estimators.Training(config.epochs, config.width, self.seed)
+        fitted = partial(estimators.estimator, name, dim=config.dim, training=training)
+        here = fitted(self.data).at(points)
+        basis = estimators.basis(here, truth.batch.x)
         angles = linalg.principal_angles(basis, truth.basis)
         exact, estimated = (self._probed(truth, g) for g in (truth.geometry, here))
         shift = {probe: estimated[probe] - exact[probe] for probe in PROBES}
         bound = shift["alignment"].abs() - angles[:, -1].sin()
         rank = truth.geometry.dim
         return {
-            "capture": _overlap(basis, truth.basis) / rank,
+            "capture": estimators.overlap(basis, truth.basis) / rank,
             "angle": angles[:, -1].rad2deg().mean().item(),
-            "agreement": _overlap(first, second) / here.dim,
+            "agreement": estimators.agreement(
+                name, self.data, points, dim=config.dim, training=training
+            ),
             "estimated": [_share(here, truth.batch, g) for g in truth.fields.values()],
             "bias": [shift[probe].mean().item() for probe in PROBES],
             "spread": [shift[probe].std().item() for probe in PROBES],
             "A4": bound.max().item() if here.dim == rank else -1.0,
             "rank": here.dim,
         }
-
-    def _spaces(self, name: str, data: Data, batch: Batch, done: float) -> Geometry:
-        """At the points in the dtype of the data, for whichever vectors."""
-        config = self.config
-        training = estimators.Training(config.epochs, config.width, self.seed)
-        self.told(0.1 + 0.8 * done, name)
-        found = estimators.estimator(name, data, dim=config.dim, training=training)
-        return found.at(batch._replace(x=batch.x.float()))
 
     def _probed(self, truth: _Truth, geometry: Geometry) -> dict[str, Tensor]:
         model, batch = truth.model, truth.batch
@@ -269,22 +258,6 @@ class Seed:
         exact = input_gradient(BayesClassifier(noisier), moved.x, moved.y, log_marginal)
         found = field(moved._replace(x=moved.x.float())).double()
         return linalg.inner(linalg.unit(exact), linalg.unit(found)).mean().item()
-
-
-def _basis(geometry: Geometry, x: Tensor) -> Tensor:
-    """Orthonormal columns (n, D, d), by projecting as many random vectors."""
-    n, size = len(x), prod(x.shape[1:])
-    vectors = torch.randn(
-        (geometry.dim, *x.shape), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
-    projected = geometry.to_tangent(x, vectors).reshape(geometry.dim, n, size)
-    found: Tensor = torch.linalg.qr(projected.permute(1, 2, 0)).Q
-    return found
-
-
-def _overlap(a: Tensor, b: Tensor) -> float:
-    """tr(P_a P_b), its mean over samples."""
-    return (a.mT @ b).square().sum((1, 2)).mean().item()
 
 
 def _share(geometry: Geometry, batch: Batch, gradient: Tensor) -> float:

@@ -17,24 +17,21 @@ from math import isfinite, prod
 from typing import Any, final
 
 import numpy as np
-import torch
 
 from manifoldlab import catalog
 from manifoldlab.architecture import Architecture
+from manifoldlab.comparison import Metric
 from manifoldlab.data.base import load
 from manifoldlab.data.subset import subset
-from manifoldlab.interfaces import Batch, Data, Geometry
-from manifoldlab.intrinsic_dimension import maximum_likelihood
+from manifoldlab.interfaces import Data
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.records import Outcome, Progress
-from manifoldlab.scores.denoised import denoised
-from manifoldlab.studies import estimators
+from manifoldlab.studies import calibration, estimators
 from manifoldlab.studies.image_gauge import ImageGauge
+from manifoldlab.studies.image_ground import ImageGround
 from manifoldlab.studies.image_networks import Course, networks
-from manifoldlab.studies.image_regimes import claims
+from manifoldlab.studies.image_regimes import at_best, claims
 from manifoldlab.studies.image_trainings import IMAGE_TRAININGS
-from manifoldlab.studies.prepared import denoiser
-from manifoldlab.studies.trained_denoiser import Schooling
 
 PUBLISHED_STEP = 2.64  # of pixels in [0, 1], in D = 3072
 
@@ -134,27 +131,38 @@ def main(config: Config, progress: Progress) -> Outcome:
     facts = {f"null_{name}": np.array(value) for name, value in study.gauge.nulls.items()}
     progress(1.0, "done")
     return Outcome(
-        study.dimension | claims(means),
+        {"intrinsic dimension": study.dimension()} | claims(means) | study.calibrated(means),
         {"strengths": np.array(config.strengths), **arrays, **facts},
     )
 
 
 @final
 class Study:
-    """Data, tangent spaces, score and networks of one configuration."""
+    """Images, what they are measured by, and the networks of one configuration."""
 
     def __init__(self, config: Config, progress: Progress):
         self.config, self.progress = config, progress
         get = partial(load, config.data, root=config.root, device=config.device)
-        self.train: Data = get(train=True)
+        train: Data = get(train=True)
         if config.samples:
-            self.train = subset(self.train, config.samples)
-        tests = subset(get(train=False), config.held_out)
-        self.batch: Batch = next(tests.batches(config.held_out, None))
-        self.dim, self.dimension = self._dimension()
-        self.geometries = {name: self._geometry(name) for name in config.estimators}
-        step = config.step or PUBLISHED_STEP * (prod(self.train.shape) / 3072) ** 0.5
-        self.gauge = ImageGauge(self.batch, self.geometries, self._score(), step=step)
+            train = subset(train, config.samples)
+        batch = next(subset(get(train=False), config.held_out).batches(config.held_out, None))
+        self.course = Course(config.epochs, config.batch_size, config.lr, config.device)
+        self.ground = ImageGround(
+            train,
+            batch,
+            config.estimators,
+            estimators.Training(config.denoiser_epochs, config.denoiser_width),
+            config.sigma,
+            self.course,
+            config.dim,
+            lambda done, what: progress(0.3 * done, what),
+        )
+        step = config.step or PUBLISHED_STEP * (prod(train.shape) / 3072) ** 0.5
+        ground = self.ground
+        self.gauge = ImageGauge(
+            batch, ground.geometries, ground.score, features=ground.features, step=step
+        )
 
     def weak(self) -> dict[str, Any]:
         found = self._trained(cross_entropy, None, "cross_entropy", 0.3, 0.35)
@@ -162,7 +170,7 @@ class Study:
 
     def robust(self) -> dict[str, Any]:
         config, training = self.config, IMAGE_TRAININGS[self.config.objective]
-        first = self.geometries[config.estimators[0]]
+        first = self.ground.geometries[config.estimators[0]]
         objective = training.build(first, config.steps, config.radius)
         return self._trained(objective, config.strengths, config.objective, 0.35, 0.98)
 
@@ -170,49 +178,41 @@ class Study:
         self, objective: Any, strengths: list[float] | None, name: str, start: float, end: float
     ) -> dict[str, Any]:
         """Of each field of the gauge its values, (strengths, seeds, images)."""
-        config = self.config
-        case = Architecture(
-            config.network, self.train.shape, self.train.num_classes, {"width": config.width}
-        )
+        config, train, rows = self.config, self.ground.train, list[dict[str, Any]]()
+        options = {"width": config.width}
         models = networks(
-            case,
+            Architecture(config.network, train.shape, train.num_classes, options),
             objective,
-            self.train,
-            Course(config.epochs, config.batch_size, config.lr, config.device),
+            train,
+            self.course,
             strengths=strengths,
             seeds=[config.seed + k for k in range(config.seeds)],
             folder=self.progress.folder,
             name=name,
             advance=lambda done: self.progress(start + (end - start) * 0.8 * done, name),
         )
-        rows = []
         for k, model in enumerate(models):
             rows.append({n: v.double().cpu().numpy() for n, v in self.gauge.read(model).items()})
             share = start + (end - start) * (0.8 + 0.2 * (k + 1) / len(models))
             self.progress(share, f"{name}, measured")
-        return {
-            field: np.stack([row[field] for row in rows]).reshape(
-                -1, config.seeds, len(self.batch.x)
-            )
-            for field in rows[0]
-        }
+        shape = (-1, config.seeds, config.held_out)
+        return {field: np.stack([row[field] for row in rows]).reshape(shape) for field in rows[0]}
 
-    def _dimension(self) -> tuple[int, dict[str, Any]]:
-        """As given, or by maximum likelihood at the test images."""
-        reference = estimators.images(self.train)
-        found = maximum_likelihood(self.batch.x, reference, leave_out=False)
+    def dimension(self) -> Metric:
+        found = self.ground.dimension
         value, error = found.dimension, 1.96 * found.error
-        metric = {"measured": value, "low": value - error, "high": value + error}
-        return self.config.dim or max(1, round(value)), {"intrinsic dimension": metric}
+        return {"measured": value, "low": value - error, "high": value + error}
 
-    def _geometry(self, name: str) -> Geometry:
-        told = lambda done: self.progress(0.15 * done, f"tangent spaces: {name}")
-        training = estimators.Training(self.config.denoiser_epochs, self.config.denoiser_width)
-        return estimators.estimator(name, self.train, dim=self.dim, training=training, advance=told)
-
-    def _score(self) -> torch.Tensor:
-        config = self.config
-        schooling = Schooling(epochs=config.denoiser_epochs, width=config.denoiser_width)
-        told = lambda done: self.progress(0.15 + 0.15 * done, "denoiser")
-        model = denoiser(self.train, schooling, advance=told)
-        return denoised(model, sigma=config.sigma, conditional=True)(self.batch)
+    def calibrated(self, means: dict[str, Any]) -> dict[str, Any]:
+        """The tangent shares by cross-entropy and at the best strength, as module calibration reads them."""
+        table, found = calibration.read(), dict[str, Any]()
+        for name in self.config.estimators if table else ():
+            facts = self.ground.facts[name]
+            for when, omega in at_best(means, f"omega_{name}").items():
+                quote = calibration.quote(table, facts, 1 - float(omega.mean()))
+                found[f"{when} tangent share, {name}, by {quote.entry.ground}"] = {
+                    "measured": quote.value,
+                    "low": quote.low,
+                    "high": quote.high,
+                }
+        return found

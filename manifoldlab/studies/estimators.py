@@ -5,6 +5,9 @@
     denoiser_S      a denoiser's Jacobian at noise S, in units of the data's deviation about their mean
 
 Networks are trained on the data set and kept in the cache.
+
+`agreement` is tr(P_1 P_2) / d of the spaces by either half of the data, its mean over samples: what
+can be known of an estimator without the truth, by which its nearest calibration is found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +18,8 @@ import torch
 from torch import Tensor
 
 from manifoldlab import catalog
-from manifoldlab.interfaces import Data
+from manifoldlab.data.in_memory import in_memory
+from manifoldlab.interfaces import Batch, Data, Geometry
 from manifoldlab.studies.prepared import autoencoder, denoiser
 from manifoldlab.studies.trained_autoencoder import Apprenticeship
 from manifoldlab.studies.trained_denoiser import Schooling, moments
@@ -76,6 +80,35 @@ def estimator(
 ) -> Estimator:
     kind, option = _parsed(name)
     return KINDS[kind].fit(data, dim, option, training, advance)
+
+
+def agreement(name: str, data: Data, batch: Batch, *, dim: int, training: Training) -> float:
+    """Of the spaces at the samples of a batch, by the even and by the odd rows of the data."""
+    first, second = (
+        basis(estimator(name, half, dim=dim, training=training).at(batch), batch.x)
+        for half in halves(data)
+    )
+    return overlap(first, second) / dim
+
+
+def halves(data: Data) -> list[Data]:
+    batches = list(data.batches(4096, None))
+    x, y = torch.cat([b.x for b in batches]), torch.cat([b.y for b in batches])
+    return [in_memory(x[k::2], y[k::2], data.num_classes) for k in (0, 1)]
+
+
+def basis(geometry: Geometry, x: Tensor) -> Tensor:
+    """Orthonormal columns (n, D, d) in float64, by projecting as many random vectors."""
+    random = torch.Generator().manual_seed(0)
+    vectors = torch.randn((geometry.dim, *x.shape), generator=random, dtype=torch.float64)
+    projected = geometry.to_tangent(x, vectors.to(x.device)).reshape(geometry.dim, len(x), -1)
+    found: Tensor = torch.linalg.qr(projected.permute(1, 2, 0)).Q
+    return found
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    """tr(P_a P_b), its mean over samples."""
+    return (a.mT @ b).square().sum((1, 2)).mean().item()
 
 
 def check(names: Sequence[str]) -> None:

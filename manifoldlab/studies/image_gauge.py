@@ -11,6 +11,8 @@ Of the gradient g of a head and projections P, Q of an estimated geometry, the f
     omega_NAME                  |Qg|^2 / |g|^2 of the margin, by each geometry
     score, tangent_score        cosine of the gradient of the label's logit and the score of its class,
                                 whole and along the manifold
+    perceptual                  how alike these two look to a network that was trained on the same data
+                                (no LPIPS: probe perceptual_alignment)
 """
 
 from collections.abc import Mapping
@@ -22,13 +24,15 @@ from torch import Tensor
 
 from manifoldlab.evaluation import evaluate
 from manifoldlab.gradients import logit
-from manifoldlab.interfaces import Batch, Geometry, Model, Probe
+from manifoldlab.interfaces import Batch, Geometry, Model, Probe, Reference
+from manifoldlab.perception import Features
 from manifoldlab.probes.on_off_robustness import (
     gaussian_steps,
     on_off_robustness,
     softmax_change,
     unit_steps,
 )
+from manifoldlab.probes.perceptual_alignment import perceptual_alignment
 from manifoldlab.probes.score_alignment import score_alignment
 from manifoldlab.probes.tangent_alignment import tangent_alignment
 
@@ -43,13 +47,15 @@ class ImageGauge:
         geometries: Mapping[str, Geometry],
         score: Tensor,
         *,
+        features: Features,
         step: float,
         directions: int = 4,
         size: int = 500,
     ):
         if not geometries:
             raise ValueError("images are measured with one tangent space or more, not none")
-        self.batch, self.score, self.step, self.directions = batch, score, step, directions
+        self.batch, self.score, self.features = batch, score, features
+        self.step, self.directions = step, directions
         self.geometries = {name: geometry.at(batch) for name, geometry in geometries.items()}
         self.size = size
 
@@ -59,8 +65,13 @@ class ImageGauge:
         length, deviation = self.step, self.step / self.batch.x[0].numel() ** 0.5
         steps = self._probed(partial(moved, sizes=(length,), steps=unit_steps), model, first)
         noise = self._probed(partial(moved, sizes=(deviation,), steps=gaussian_steps), model, first)
-        reference = partial(score_alignment, reference=lambda batch: self.score, head=logit)
-        score = self._probed(reference, model, first)
+        reference: Reference = lambda batch: self.score
+        likeness = partial(score_alignment, reference=reference, head=logit)
+        score = self._probed(likeness, model, first)
+        look = partial(
+            perceptual_alignment, reference=reference, features=self.features, head=logit
+        )
+        alike = self._probed(look, model, first)
         found = {
             "on": steps.on[:, 0],
             "off": steps.off[:, 0],
@@ -68,6 +79,8 @@ class ImageGauge:
             "noise_off": noise.off[:, 0],
             "score": score.cosine,
             "tangent_score": score.tangent_cosine,
+            "perceptual": alike.similarity,
+            "perceptual_null": alike.similarity_null,
         }
         for name, geometry in self.geometries.items():
             tangent = self._probed(tangent_alignment, model, geometry)

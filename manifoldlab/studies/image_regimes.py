@@ -36,10 +36,21 @@ def claims(means: Mapping[str, Array]) -> dict[str, Metric]:
         "weak off / on": at_least(weak("off") / weak("on"), 1.0),
         "best accuracy": measured(at("right")),
         "best score, gained": at_least(at("score") - weak("score"), 0.0),
+        "weak perceptual": measured(weak("perceptual")),
+        "best perceptual, gained": at_least(at("perceptual") - weak("perceptual"), 0.0),
         "best tangent score, gained": at_least(at("tangent_score") - weak("tangent_score"), 0.0),
         **{f"best {name}, lost": at_least(weak(name) - at(name), 0.0) for name in omegas},
         "best off / on": at_most(at("off") / at("on"), 1.0),
         "best accuracy, lost": at_most(weak("right") - at("right"), COST),
         "excessive score, lost": at_least(at("score") - means["score"][-1], LOSS),
         "excessive accuracy, lost": at_least(at("right") - means["right"][-1], LOSS),
+    }
+
+
+def at_best(means: Mapping[str, Array], name: str) -> dict[str, Array]:
+    """Of cross-entropy, and of each seed at its strength."""
+    rows = best(means["score"])
+    return {
+        "weak": means[f"weak_{name}"][0],
+        "best": means[name][rows, np.arange(len(rows))],
     }

@@ -2,10 +2,16 @@
 
 from dataclasses import asdict
 
-from manifoldlab.interfaces import Data
+from torch import nn
+
+from manifoldlab import checkpoints
+from manifoldlab.architecture import KEY, Architecture, restored
+from manifoldlab.interfaces import Data, Objective
 from manifoldlab.models.autoencoder import Autoencoder
 from manifoldlab.models.denoiser import Denoiser
+from manifoldlab.resuming import described
 from manifoldlab.studies import cache
+from manifoldlab.studies.image_networks import Course, networks
 from manifoldlab.studies.trained_autoencoder import Apprenticeship, trained_autoencoder
 from manifoldlab.studies.trained_denoiser import Schooling, trained_denoiser
 from manifoldlab.training import Advance, silent
@@ -21,3 +27,38 @@ def autoencoder(data: Data, plan: Apprenticeship, *, advance: Advance = silent) 
     facts = {"data": data.fingerprint, **asdict(plan)}
     with cache.place("autoencoder", facts) as folder:
         return trained_autoencoder(data, plan, folder=folder, advance=advance)
+
+
+def classifier(
+    case: Architecture,
+    objective: Objective,
+    data: Data,
+    course: Course,
+    *,
+    seed: int,
+    advance: Advance = silent,
+) -> nn.Module:
+    facts = {
+        "data": data.fingerprint,
+        "architecture": case.facts(),
+        "objective": described(objective),
+        "course": asdict(course),
+        "seed": seed,
+    }
+    with cache.place("classifier", facts) as folder:
+        kept = folder / "classifier.safetensors"
+        if kept.exists():
+            return restored(kept).model.to(course.device)
+        (model,) = networks(
+            case,
+            objective,
+            data,
+            course,
+            strengths=None,
+            seeds=[seed],
+            folder=folder,
+            name="training",
+            advance=advance,
+        )
+        checkpoints.save(kept, model.state_dict(), {KEY: case.facts()})
+        return model.eval()

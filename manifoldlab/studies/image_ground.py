@@ -1,0 +1,94 @@
+"""What image classifiers are measured by: test images, estimated tangent spaces, a score, and a witness.
+
+All of it is made of the training images alone: their intrinsic dimension by maximum likelihood, spaces by
+estimators, the score of each class by a denoiser at one noise level, and the features of a network of
+another seed, by which pictures are compared. Nothing depends on the networks that are measured.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from torch import Tensor
+
+from manifoldlab.architecture import Architecture
+from manifoldlab.interfaces import Batch, Data, Geometry
+from manifoldlab.intrinsic_dimension import IntrinsicDimension, maximum_likelihood
+from manifoldlab.objectives.cross_entropy import cross_entropy
+from manifoldlab.perception import Features, hidden
+from manifoldlab.scores.denoised import denoised
+from manifoldlab.studies import estimators
+from manifoldlab.studies.calibration import Facts
+from manifoldlab.studies.estimators import Training
+from manifoldlab.studies.image_networks import Course
+from manifoldlab.studies.prepared import classifier, denoiser
+from manifoldlab.studies.trained_denoiser import Schooling
+from manifoldlab.training import Advance
+
+LAYERS = ("2", "4", "6")  # of small_cnn, behind each activation
+WITNESS_SEED = 10**6  # no network that is measured has it
+SAME = 100  # test images at which spaces by halves of the data are compared
+Told = Callable[[float, str], None]
+
+
+@final
+@dataclass(frozen=True)
+class ImageGround:
+    train: Data
+    batch: Batch  # test images
+    names: tuple[str, ...]  # of estimators
+    training: Training  # of their networks, and of the denoiser
+    sigma: float
+    course: Course  # of the witness
+    given: int  # tangent directions, 0 for the estimated dimension
+    told: Told
+
+    @cached_property
+    def dimension(self) -> IntrinsicDimension:
+        return maximum_likelihood(self.batch.x, estimators.images(self.train), leave_out=False)
+
+    @property
+    def dim(self) -> int:
+        return self.given or max(1, round(self.dimension.dimension))
+
+    @cached_property
+    def geometries(self) -> Mapping[str, Geometry]:
+        return {name: self._estimator(name) for name in self.names}
+
+    def _estimator(self, name: str) -> Geometry:
+        told = self._telling(f"tangent spaces: {name}")
+        return estimators.estimator(
+            name, self.train, dim=self.dim, training=self.training, advance=told
+        )
+
+    @cached_property
+    def facts(self) -> Mapping[str, Facts]:
+        """Of each estimator, by which its calibration is found."""
+        some = Batch(self.batch.x[:SAME], self.batch.y[:SAME])
+        count, found = sum(len(b.y) for b in self.train.batches(4096, None)), {}
+        for name in self.names:
+            self.told(0.5, f"tangent spaces by halves: {name}")
+            same = estimators.agreement(
+                name, self.train, some, dim=self.dim, training=self.training
+            )
+            found[name] = Facts(name, self.dim, some.x[0].numel(), count, same)
+        return found
+
+    @cached_property
+    def score(self) -> Tensor:
+        plan = Schooling(self.training.epochs, width=self.training.width)
+        model = denoiser(self.train, plan, advance=self._telling("denoiser"))
+        return denoised(model, sigma=self.sigma, conditional=True)(self.batch)
+
+    @cached_property
+    def features(self) -> Features:
+        case = Architecture("small_cnn", self.train.shape, self.train.num_classes, {"width": 16})
+        told = self._telling("a network that compares pictures")
+        model = classifier(
+            case, cross_entropy, self.train, self.course, seed=WITNESS_SEED, advance=told
+        )
+        return hidden(model, LAYERS)
+
+    def _telling(self, what: str) -> Advance:
+        return lambda done: self.told(done, what)
