@@ -81,6 +81,11 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
+def written(path: Path) -> int:
+    """When, in nanoseconds, and 0 where there is none: a key for what is kept of its contents."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def _looks(path: Path, error: Exception) -> str:
     """What a file is that is refused. Its header comes first: a length can begin like anything."""
     size = path.stat().st_size

@@ -541,7 +541,8 @@ def test_axes_and_patches_are_boxes_of_the_chart(manifold: Manifold) -> None:
 
 @every_member
 def test_repr_rebuilds_it(manifold: Manifold) -> None:
-    scope = {type(m).__name__: type(m) for m in MEMBERS.values()}
+    modules = [catalog.module("manifolds", name) for name in catalog.names("manifolds")]
+    scope = {name: value for module in modules for name, value in vars(module).items()}
     again = eval(repr(manifold), scope)
     assert again == manifold and hash(again) == hash(manifold)
     z, m = sample(manifold).z, sample(manifold).m

@@ -73,10 +73,10 @@ class Stored:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return _stored(self, _changed(self.path))[1]
+        return _stored(self, checkpoints.written(Path(self.path)))[1]
 
     def law(self) -> FactorComponents:
-        return _stored(self, _changed(self.path))[0]
+        return _stored(self, checkpoints.written(Path(self.path)))[0]
 
     def named(self) -> "Stored":
         """With the digest of what is in the file now."""
@@ -189,14 +189,9 @@ def _digest(law: FactorComponents) -> str:
     return fingerprint(*(vars(law)[name] for name in TENSORS))
 
 
-def _changed(path: str) -> int:
-    """When the file was written, 0 without one."""
-    return Path(path).stat().st_mtime_ns if Path(path).exists() else 0
-
-
 @lru_cache(maxsize=8)
-def _stored(recipe: Stored, changed: int) -> tuple[FactorComponents, tuple[int, ...]]:
-    del changed  # a key of the cache
+def _stored(recipe: Stored, written: int) -> tuple[FactorComponents, tuple[int, ...]]:
+    del written  # a key of the cache
     tensors, facts = checkpoints.load(Path(recipe.path))
     if set(tensors) != set(TENSORS) or SHAPE not in facts:
         raise ValueError(f"{recipe.path} holds {', '.join(tensors)}, no law of factors: {recipe!r}")

@@ -50,7 +50,7 @@ def factor_twin(
     origin = {"data": data.fingerprint, **fit.keywords}
     if path.exists():
         return _read(path, origin)
-    classes = _classes(data)
+    classes = by_class(data)
     counts = torch.tensor([len(x) for x in classes], dtype=torch.float64)
     names = data.classes or tuple(map(str, range(data.num_classes)))
     fits: list[Fit] = []
@@ -87,7 +87,7 @@ def _read(path: Path, origin: dict[str, Any]) -> FactorMixture:
     return FactorMixture(Stored(str(path)).named())
 
 
-def _classes(data: Data) -> list[Tensor]:
+def by_class(data: Data) -> list[Tensor]:
     """The images of each class, (n, D) float32."""
     batches = list(data.batches(BATCH, None))
     x = torch.cat([batch.x.flatten(1).float() for batch in batches])
