@@ -37,7 +37,7 @@ def maximum_likelihood(
     *,
     neighbours: int = 20,
     leave_out: bool = True,
-    chunk: int = 2**24,
+    chunk: int = 2**22,
 ) -> IntrinsicDimension:
     """At points x (n, *shape), by their `neighbours` nearest points of a reference set."""
     if neighbours < 2:
@@ -57,7 +57,7 @@ def maximum_likelihood(
 
 
 def two_nearest(
-    x: Tensor, reference: Points, *, leave_out: bool = True, chunk: int = 2**24
+    x: Tensor, reference: Points, *, leave_out: bool = True, chunk: int = 2**22
 ) -> IntrinsicDimension:
     return maximum_likelihood(x, reference, neighbours=2, leave_out=leave_out, chunk=chunk)
 
@@ -70,7 +70,7 @@ def local_pca_gap(
     most: int | None = None,
     floor: float = 1e-2,
     leave_out: bool = True,
-    chunk: int = 2**24,
+    chunk: int = 2**22,
 ) -> IntrinsicDimension:
     """The mean over points of the place of the largest gap, from 1 to `most`, which must be below D.
 

@@ -68,7 +68,7 @@ class JacobianRange(Geometry):
     function: Map
     z: Tensor = field(repr=False)  # (n, k)
     factor: Tensor = field(repr=False)  # (n, k, d) W
-    chunk: int = 2**18  # numbers of x in one pass of the map
+    chunk: int = 2**19  # numbers of x in one pass of the map
 
     @property
     def dim(self) -> int:

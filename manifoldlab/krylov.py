@@ -19,7 +19,7 @@ class Eigenvectors(NamedTuple):
     values: Tensor  # (n, d) descending
     rest: Tensor  # (n,) the largest of the others, as far as it was seen
     residual: Tensor  # (n,) |A B - B L| / |A B|
-    rounds: int
+    rounds: Tensor  # (n,) that it took
 
 
 def leading(
@@ -32,13 +32,19 @@ def leading(
         whole = eye.expand(len(start), -1, -1)
         return _best(whole, product(whole), dim, dim, 0)[0]
     block = _orthonormal(start)
-    image, rounds = product(block), 0
-    while True:
-        rounds += 1
+    found, block, image = _best(block, product(block), dim, width, 0)
+    for rounds in range(1, most + 1):
         space, images = _space(product, block, image, depth)
-        found, block, image = _best(space, images, dim, width, rounds)
-        if rounds >= most or bool((found.residual <= tolerance).all()):
-            return found
+        new, block, image = _best(space, images, dim, width, rounds)
+        settled = found.residual <= tolerance  # these stay: no sample waits for another
+        found = Eigenvectors(*(_chosen(settled, *pair) for pair in zip(found, new, strict=True)))
+        if bool((found.residual <= tolerance).all()):
+            break
+    return found
+
+
+def _chosen(settled: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    return torch.where(settled.reshape(-1, *[1] * (old.ndim - 1)), old, new)
 
 
 def _space(product: Product, block: Tensor, image: Tensor, depth: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +71,8 @@ def _best(
     size = image[:, :, :dim].flatten(1).norm(dim=1).clamp_min(torch.finfo(off.dtype).tiny)
     residual = off.flatten(1).norm(dim=1) / size
     rest = values[:, dim] if values.shape[1] > dim else torch.zeros_like(residual)
-    found = Eigenvectors(block[:, :, :dim], values[:, :dim], rest, residual, rounds)
+    took = torch.full_like(residual, rounds)
+    found = Eigenvectors(block[:, :, :dim], values[:, :dim], rest, residual, took)
     return found, block, image
 
 

@@ -7,7 +7,7 @@ farther apart than that, the sample is searched for again in float64.
 
 import hashlib
 from collections.abc import Iterator
-from math import prod, sqrt
+from math import isqrt, prod, sqrt
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -43,6 +43,14 @@ def nearest(
     leave_out: without a point that is equal to x, where there is one. Bytes are pixels, 0 to 255.
     """
     _check(x, points, count)
+    size = len(x) if isinstance(points, Data) else isqrt(chunk)  # a stream is read but once
+    parts = [
+        _nearest(part, points, count, leave_out, chunk) for part in torch.split(x, max(1, size))
+    ]
+    return torch.cat(parts)
+
+
+def _nearest(x: Tensor, points: Points, count: int, leave_out: bool, chunk: int) -> Tensor:
     flat, wanted = x.flatten(1), count + leave_out
     found = _search(flat, points, wanted + 1, chunk)
     if found.row.shape[1] < wanted:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from manifoldlab import jacobian_range, linalg
+from manifoldlab.architecture import Architecture
 from manifoldlab.geometries import Looked
 from manifoldlab.interfaces import Batch, Geometry
 from manifoldlab.jacobian_range import JacobianRange
@@ -44,7 +45,7 @@ class Autoencoder(Estimator):
     dim: int
     steps: int = 0
     explicit: int = 2**20  # most numbers D dim of a sample for which a basis is kept
-    chunk: int = 2**18  # numbers of x in one pass of the network
+    chunk: int = 2**19  # numbers of x in one pass of the network
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 0:
@@ -111,3 +112,10 @@ class Autoencoder(Estimator):
             raise ValueError(
                 f"a decoder to samples of shape {tuple(decoded)}, and samples of shape {tuple(x.shape[1:])}"
             )
+
+
+def examples(x: Tensor) -> list[Estimator]:
+    options = {"latent": 3, "width": 4, "depth": 1}
+    model: Any = Architecture("autoencoder", tuple(x.shape[1:]), None, options).build(0)
+    model.to(x).eval()
+    return [Autoencoder(model, 3), Autoencoder(model, 2, explicit=0)]

@@ -4,6 +4,9 @@ A space is the span of the leading left singular vectors of a matrix A (D, k) a 
 neighbours or a Jacobian. With the eigenvectors U and eigenvalues s^2 of the small matrix A'A,
 
     W = U_d / s_d,   A W orthonormal,   P = (A W)(A W)' = A (A'A)^{-1} A' where d = k.
+
+A module of this package also gives `examples(x)`: a few small estimators of spaces at points x
+(n, *shape), 12 or more of 4 or more numbers, for contract tests.
 """
 
 import abc
@@ -83,7 +86,7 @@ def residual(geometry: Geometry, x: Tensor) -> Tensor:
 
 
 class Leading(NamedTuple):
-    factor: Tensor  # (n, k, d) W, float64
+    factor: Tensor  # (n, k, d) W, of the kind of numbers that A'A comes in
     vectors: Tensor  # (n, k, d) U
     condition: Tensor  # (n,)
     gap: Tensor  # (n,)
@@ -92,15 +95,15 @@ class Leading(NamedTuple):
 def leading(gram: Tensor, dim: int, floor: float, what: str) -> Leading:
     """Of A'A (n, k, k); eigenvalues below `floor` times the largest are rounding and no rank.
 
-    Neither are those below the rounding of float64, in which they are computed.
+    Neither are those below the rounding of A'A itself, in whatever kind of numbers it comes.
     """
     finite = gram.isfinite().flatten(1).all(1)
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
         raise ValueError(f"{what} is not finite in {int((~finite).sum())} samples, first {first}")
-    values, vectors = torch.linalg.eigh(gram.double())  # ascending
+    values, vectors = torch.linalg.eigh(gram)  # ascending
     kept = values[:, -dim:].flip(1)
-    check_rank(kept, max(floor, gram.shape[1] * torch.finfo(torch.float64).eps), what)
+    check_rank(kept, max(floor, gram.shape[1] * torch.finfo(gram.dtype).eps), what)
     vectors = vectors[:, :, -dim:].flip(2)
     last = kept[:, -1]
     rest = values[:, -dim - 1] if dim < gram.shape[1] else torch.zeros_like(last)
@@ -121,11 +124,13 @@ def check_rank(values: Tensor, floor: float, what: str) -> None:
         )
 
 
-def orthonormal(columns: Tensor) -> Tensor:
-    """Of columns (n, D, d) that are so nearly: what a factor in fewer digits left is removed."""
-    triangle = torch.linalg.cholesky((columns.mT @ columns).double()).to(columns)
-    solved: Tensor = torch.linalg.solve_triangular(triangle.mT, columns, upper=True, left=False)
-    return solved
+def orthonormal(rows: Tensor) -> Tensor:
+    """Columns (n, D, d) of nearly orthonormal rows (n, d, D), without what rounding left in these."""
+    triangle = torch.linalg.cholesky((rows @ rows.mT).double())
+    eye = torch.eye(rows.shape[1], dtype=triangle.dtype, device=rows.device)
+    inverse = torch.linalg.solve_triangular(triangle, eye, upper=False)
+    columns: Tensor = (inverse.to(rows) @ rows).mT
+    return columns
 
 
 def check_dim(dim: int, most: int, what: str) -> None:

@@ -15,9 +15,10 @@ from math import prod
 from typing import Any, Protocol, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifoldlab import krylov
+from manifoldlab.architecture import Architecture
 from manifoldlab.interfaces import Batch
 from manifoldlab.jacobian_range import backward_product, forward_product
 from manifoldlab.neighbours import check_finite
@@ -50,7 +51,7 @@ class Denoiser(Estimator):
     most: int = 20  # rounds of iteration
     tolerance: float = 1e-3
     seed: int = 0
-    chunk: int = 2**18  # numbers of x in one pass of the network
+    chunk: int = 2**19  # numbers of x in one pass of the network
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < torch.inf:
@@ -118,3 +119,19 @@ def check_denoised(x: Tensor, found: Tensor) -> None:
             f"and samples of shape {tuple(x.shape[1:])}"
         )
     check_finite(found, "denoised points")
+
+
+def examples(x: Tensor) -> list[Estimator]:
+    """The Jacobian of a new network is a multiple of I, of which any directions will do."""
+    new, moved = (small_network(x, size) for size in (0.0, 0.3))
+    return [Denoiser(new, 0.5, 2), Denoiser(moved, 0.5, 2, symmetric=False, extra=1)]
+
+
+def small_network(x: Tensor, size: float) -> nn.Module:
+    """With parameters moved by so much from where they start."""
+    options = {"width": 4, "depth": 1}
+    model = Architecture("denoiser", tuple(x.shape[1:]), None, options).build(0)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data += size * torch.randn(parameter.shape, generator=generator)
+    return model.to(x).eval()

@@ -14,7 +14,8 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from manifoldlab.tangents.denoiser import Denoiser
+from manifoldlab.tangents.base import Estimator
+from manifoldlab.tangents.denoiser import Denoiser, small_network
 
 
 def diffusion(
@@ -27,7 +28,7 @@ def diffusion(
     most: int = 20,
     tolerance: float = 1e-3,
     seed: int = 0,
-    chunk: int = 2**18,
+    chunk: int = 2**19,
 ) -> Denoiser:
     """sigma in the unit of pictures in [0, 1]; num_classes of 0 is an unconditional network."""
     if num_classes < 0:
@@ -58,3 +59,7 @@ class OfPixels(nn.Module):
         hot = [one_hot(y, self.num_classes).to(x) for y in label]
         denoised: Tensor = self.network(2 * x - 1, level, *hot)
         return (denoised + 1) / 2
+
+
+def examples(x: Tensor) -> list[Estimator]:
+    return [diffusion(small_network(x, 0.3), 0.25, 2)]

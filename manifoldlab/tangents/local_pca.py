@@ -8,7 +8,7 @@ unless the neighbours reach much farther than tau sqrt(D), and curvature does wh
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import prod
+from math import prod, sqrt
 from typing import Any, final
 
 import torch
@@ -30,7 +30,7 @@ class LocalPca(Estimator):
     leave_out: bool = False  # the point itself, where the reference set has it
     at_point: bool = False  # directions from x rather than from the mean of its neighbours
     explicit: int = 2**20  # of spaces with more numbers D dim, neighbours and W are kept, no basis
-    chunk: int = 2**24  # numbers held at a time
+    chunk: int = 2**22  # numbers held at a time; for each such part a stream is read once more
 
     def __post_init__(self) -> None:
         check_dim(self.dim, self._ambient, f"points of shape {neighbours.shape(self.reference)}")
@@ -73,7 +73,7 @@ class LocalPca(Estimator):
     def _basis(self, index: Tensor, factor: Tensor) -> Tensor:
         """From what is kept."""
         near = neighbours.rows(self.reference, index).to(factor).flatten(2)
-        return orthonormal(near.sub_(near.mean(1, keepdim=True)).mT @ factor)
+        return orthonormal(factor.mT @ near.sub_(near.mean(1, keepdim=True)))
 
     @property
     def _ambient(self) -> int:
@@ -89,16 +89,14 @@ class LocalPca(Estimator):
         count, ambient = offset.shape[1:]
         few = count <= ambient
         gram = offset @ offset.mT if few else offset.mT @ offset
-        floor = max(count, ambient) * torch.finfo(offset.dtype).eps
+        floor = 4 * sqrt(ambient) * torch.finfo(offset.dtype).eps  # of sums of so many terms
         found = leading(gram, self.dim, floor, f"the set of {count} neighbours")
-        factor = found.factor.to(offset)
-        known = (found.condition.to(offset), found.gap.to(offset), offset.new_zeros(len(offset)))
+        known = (found.condition, found.gap, offset.new_zeros(len(offset)))
         if few and not self.at_point and ambient * self.dim > self.explicit:
-            return Spaces(factor, index, *known)
-        columns = offset.mT @ factor if few else found.vectors.to(offset)
-        return Spaces(orthonormal(columns), offset.new_zeros(len(offset), 0), *known)
+            return Spaces(found.factor, index, *known)
+        rows = found.factor.mT @ offset if few else found.vectors.mT
+        return Spaces(orthonormal(rows), offset.new_zeros(len(offset), 0), *known)
 
 
 def examples(x: Tensor) -> list[Estimator]:
-    """Of spaces at points x (n, *shape), from these points: for contract tests."""
     return [LocalPca(x, 2, 6), LocalPca(x, 3, 9, leave_out=True, at_point=True)]
