@@ -23,7 +23,7 @@ from manifoldlab.gradients import input_gradient, log_marginal, margin
 from manifoldlab.interfaces import Batch, Geometry, Head, Model, Probe, Reference
 from manifoldlab.models.alexnet import RECTIFIED, convolutions
 from manifoldlab.models.base import Normalize
-from manifoldlab.perception import Perception, hidden
+from manifoldlab.perception import Features, Perception, hidden
 from manifoldlab.probes.perceptual_alignment import likeness
 
 FILE = "alexnet-owt-7be5be79.pth"
@@ -95,23 +95,28 @@ def _loaded(backbone: Path, heads: Path, device: str) -> Perception:
     ]
     if missing:
         raise ValueError(f"LPIPS needs weights that are not there; {'; '.join(missing)}")
-    features = convolutions(3, WIDTH)
-    _fill(
-        nn.ModuleDict({"features": features}), _tensors(backbone), "features.", "AlexNet", backbone
-    )
+    return Perception(_alexnet(backbone, device), _learned(heads, device))
+
+
+def _alexnet(path: Path, device: str) -> Features:
+    layers = convolutions(3, WIDTH)
+    _fill(nn.ModuleDict({"features": layers}), _tensors(path), "features.", "AlexNet", path)
+    seen = (
+        nn.Sequential(Normalize(SHIFT, SCALE), layers[:-1]).to(device).eval()
+    )  # not the last pool
+    return hidden(seen.requires_grad_(False), tuple(f"1.{name}" for name in RECTIFIED))
+
+
+def _learned(path: Path, device: str) -> tuple[Tensor, ...]:
+    widths = [
+        layer.out_channels for layer in convolutions(1, WIDTH) if isinstance(layer, nn.Conv2d)
+    ]
     layers = nn.ModuleDict(
-        {f"lin{i}": nn.Conv2d(n, 1, 1, bias=False) for i, n in enumerate(_widths())}
+        {f"lin{i}": nn.Conv2d(n, 1, 1, bias=False) for i, n in enumerate(widths)}
     )
-    own = {re.sub(r"\.model\.\d+\.", ".", k): t for k, t in _tensors(heads).items()}
-    _fill(layers, own, "lin", "LPIPS", heads)
-    seen = nn.Sequential(Normalize(SHIFT, SCALE), features[:-1]).to(device).eval()
-    weights = tuple(t.flatten().to(device) for t in layers.state_dict().values())
-    names = tuple(f"1.{name}" for name in RECTIFIED)
-    return Perception(hidden(seen.requires_grad_(False), names), weights)
-
-
-def _widths() -> list[int]:
-    return [layer.out_channels for layer in convolutions(1, WIDTH) if isinstance(layer, nn.Conv2d)]
+    own = {re.sub(r"\.model\.\d+\.", ".", k): t for k, t in _tensors(path).items()}
+    _fill(layers, own, "lin", "LPIPS", path)
+    return tuple(t.flatten().to(device) for t in layers.state_dict().values())
 
 
 def _fill(
