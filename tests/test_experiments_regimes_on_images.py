@@ -1,5 +1,8 @@
 """regimes_on_images: a tiny run through `main`, its networks one by one or at once, and wrong fields."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifoldlab import records
 from manifoldlab.architecture import Architecture
 from manifoldlab.data.digits import digits
 from manifoldlab.data.subset import subset
@@ -56,6 +60,23 @@ def test_a_tiny_run_has_an_array_an_image_and_is_the_same_again(tmp_path: Path) 
     assert {"best score, gained", "excessive accuracy, lost"} < set(first.metrics)
     assert first.samples["null_omega_local_pca_64"] == 1 - TINY.dim / 64 or TINY.dim == 0
     assert np.allclose(first.samples["strengths"], [0.1, 1.0])
+
+
+def test_the_figure_of_a_record(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "paper_figs" / "fig_regimes_on_images.py"
+    command = [sys.executable, str(script), "--results", str(tmp_path), "--out", str(tmp_path)]
+    draw = partial(subprocess.run, command, capture_output=True, text=True)
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    missing = draw(env=here)
+    assert missing.returncode == 1 and "make them with: manifoldlab sweep" in missing.stderr
+    config = records.plain(TINY)
+    folder = tmp_path / "regimes_on_images" / records.name("regimes_on_images", config)
+    folder.parent.mkdir()
+    outcome = main(TINY, Work(tmp_path / "work"))
+    records.save(folder, "regimes_on_images", config, outcome, seconds=1.0)
+    drawn = draw(env=here)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "regimes_on_images.png").stat().st_size > 10_000
 
 
 def test_networks_one_by_one_are_those_at_once(tmp_path: Path) -> None:
