@@ -1,4 +1,4 @@
-"""Geometries made of another one: its tangent spaces looked up, or its normal spaces in their place."""
+"""Geometries made of another one, its tangent spaces looked up or its normal spaces; and of none at all."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -61,3 +61,15 @@ class Across(Geometry):
 
     def at(self, batch: Batch) -> Geometry:
         return Across(self.geometry.at(batch), self.ambient)
+
+
+@final
+@dataclass(frozen=True)
+class Everything(Geometry):
+    """All of R^D, P = I: for what is asked of a vector as a whole, where no tangent space is known."""
+
+    dim: int
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        del x
+        return v

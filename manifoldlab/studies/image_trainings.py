@@ -42,6 +42,7 @@ class ImageTraining(NamedTuple):
     low: float
     high: float
     published: bool = False  # whether the range is
+    tangents: bool = False  # whether it asks for tangent spaces
 
 
 def _plain(objective: Objective) -> Build:
@@ -85,7 +86,10 @@ IMAGE_TRAININGS: Mapping[str, ImageTraining] = {
     "weat": ImageTraining(_beside(partial(weat, natural=True)), 1e-2, 1e3),
     "mart": ImageTraining(_beside(mart), 1e-2, 1e3),
     "normal_penalty": ImageTraining(
-        lambda geometry, steps, radius: partial(normal_penalty, geometry=geometry), 1e-4, 1e2
+        lambda geometry, steps, radius: partial(normal_penalty, geometry=geometry),
+        1e-4,
+        1e2,
+        tangents=True,
     ),
     "score_matching": ImageTraining(
         _plain(partial(score_matching, deviation=DEVIATION)), 1e-4, 1e1
