@@ -1,4 +1,5 @@
-"""Geometries made of another one, its tangent spaces looked up or its normal spaces; and of none at all."""
+"""Geometries made of another one, its tangent spaces looked up or its normal spaces; and those of no
+manifold: all directions, and the coordinates of a region."""
 
 from dataclasses import dataclass, field
 from typing import final
@@ -73,3 +74,27 @@ class Everything(Geometry):
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
         del x
         return v
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Region(Geometry):
+    """The coordinates where the label's evidence is: of each sample the region of its batch."""
+
+    dim: int  # how many these are, alike for all samples
+    where: Tensor | None = field(default=None, repr=False)  # (n, *shape)
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        if self.where is None:
+            raise ValueError("a region is that of a batch: at(batch) gives a geometry that has it")
+        del x
+        return v * self.where
+
+    def at(self, batch: Batch) -> Geometry:
+        if batch.region is None:
+            raise ValueError("regions of a batch without batch.region, where the evidence is")
+        wrong = batch.region.flatten(1).sum(1).ne(self.dim).nonzero().flatten().tolist()
+        if wrong:
+            own = int(batch.region[wrong[0]].sum())
+            raise ValueError(f"regions of {self.dim} coordinates, sample {wrong[0]} has {own}")
+        return Region(self.dim, batch.region)
