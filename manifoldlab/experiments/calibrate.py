@@ -24,6 +24,7 @@ from math import isfinite
 from typing import Any, NamedTuple, final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from manifoldlab import catalog, draws, linalg
@@ -181,8 +182,7 @@ class Seed:
     def _truth(self) -> _Truth:
         self.told(0.0, "the Bayes classifier")
         config = self.config
-        drawn = self.problem.sample(config.held_out, draws.source(self.seed, "held out"))
-        batch = drawn._replace(index=None)
+        batch = _inside(self.problem, config.held_out, draws.source(self.seed, "held out"))
         geometry = self.problem.geometry(batch).at(batch)
         model = self._network()
         found = fields(self.problem, batch, self.seed)
@@ -258,6 +258,17 @@ class Seed:
         exact = input_gradient(BayesClassifier(noisier), moved.x, moved.y, log_marginal)
         found = field(moved._replace(x=moved.x.float())).double()
         return linalg.inner(linalg.unit(exact), linalg.unit(found)).mean().item()
+
+
+def _inside(problem: Problem, n: int, source: Any) -> Batch:
+    """n fresh samples; not those past an edge of the manifold, which have no nearest point on it."""
+    drawn = problem.sample(4 * n, source)
+    v = torch.ones_like(drawn.x)
+    along = problem.geometry(drawn).at(drawn).to_tangent(drawn.x, v)
+    rows = along.flatten(1).isfinite().all(1).nonzero().flatten()[:n]
+    if len(rows) < n:
+        raise ValueError(f"only {len(rows)} of {4 * n} samples have a nearest point: {problem!r}")
+    return Batch(drawn.x[rows], drawn.y[rows])
 
 
 def _share(geometry: Geometry, batch: Batch, gradient: Tensor) -> float:

@@ -19,14 +19,21 @@ grounds is calibrated by the other families, and the bar q is the least with
 
 which covers a new ground that is exchangeable with the families at this rate. Where capture hardly
 exceeds leak, or q reaches 1, the estimator says nothing, and the bar is all of [0, 1].
+
+The stored table is made of records of experiment calibrate:
+
+    python -m manifoldlab.studies.calibration results
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf, log2
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
+
+from manifoldlab import records
 
 STORED = Path(__file__).with_suffix(".json")
 RATE = 0.9
@@ -142,6 +149,31 @@ def coverage(entries: Sequence[Entry], estimator: str, rate: float = RATE) -> li
     return shares
 
 
+def entries_of(runs: Sequence[records.Run]) -> list[Entry]:
+    """One for each estimator of each record of calibrate, means over its seeds; a record is a ground."""
+    return [
+        _entry(run, run.samples(), k, name)
+        for run in sorted(runs, key=lambda run: run.folder.name)
+        for k, name in enumerate(run.config["estimators"])
+    ]
+
+
+def _entry(run: records.Run, samples: dict[str, Any], k: int, name: str) -> Entry:
+    dim, ambient = int(samples["dim"][0]), int(samples["ambient"][0])
+    capture, rank = float(samples["capture"][:, k].mean()), float(samples["rank"][:, k].mean())
+    agreement = float(samples["agreement"][:, k].mean())
+    config = run.config
+    return Entry(
+        Facts(name, config["dim"], ambient, config["samples"], agreement),
+        f"{config['ground']} of dimension {dim} in R^{ambient}",
+        config["ground"],
+        capture,
+        (rank - capture * dim) / (ambient - dim),
+        tuple(samples["true"].mean(0).tolist()),
+        tuple(samples["estimated"][:, k].mean(0).tolist()),
+    )
+
+
 def write(entries: Sequence[Entry], path: Path) -> None:
     rows = [asdict(entry) for entry in entries]
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -161,3 +193,19 @@ def read(path: Path = STORED) -> list[Entry]:
         )
         for row in rows
     ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Stores the calibration that records hold.")
+    parser.add_argument("results", type=Path)
+    runs = records.load("calibrate", parser.parse_args().results)
+    if not runs:
+        raise SystemExit(
+            "there are no records of calibrate; manifoldlab sweep calibrate makes them"
+        )
+    write(entries_of(runs), STORED)
+    print(f"{STORED}: {records.note(runs)}")
+
+
+if __name__ == "__main__":
+    main()
