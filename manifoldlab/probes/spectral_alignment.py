@@ -77,10 +77,10 @@ def _bands(x: Tensor, edges: tuple[float, ...]) -> Tensor:
     if list(edges) != sorted(set(edges)) or not all(0 < edge < 1 for edge in edges):
         raise ValueError(f"edges of bands ascend from above 0, in cycles a pixel, not {edges}")
     space = x.shape[2:] if x.ndim > 2 else x.shape[1:]
-    axes = [torch.fft.fftfreq(size, dtype=torch.float64) for size in space]
+    axes = [torch.fft.fftfreq(size, dtype=torch.float64, device=x.device) for size in space]
     squares = torch.stack([f.square() for f in torch.meshgrid(*axes, indexing="ij")])
     radius = squares.sum(0).sqrt().flatten()
-    band = torch.bucketize(radius, torch.tensor(edges, dtype=torch.float64), right=True)
+    band = torch.bucketize(radius, radius.new_tensor(edges), right=True)
     return torch.nn.functional.one_hot(band, len(edges) + 1).to(x)
 
 
