@@ -157,6 +157,13 @@ def test_it_is_the_published_network_on_pictures_from_minus_one_to_one(sigma: fl
     assert (wanted - plain).abs().max() > 1e-3 * wanted.abs().max()  # the network does something
 
 
+def test_a_new_network_is_exact_for_a_gaussian() -> None:
+    """Of pictures N(1/2, 1/16), as every denoiser starts."""
+    model, x = song_unet(SHAPE, **SMALL).double(), pictures().x.double()
+    wanted = 0.5 + 0.0625 / (0.0625 + 0.01) * (x - 0.5)
+    assert (model(x, 0.1) - wanted).abs().max() < 1e-14
+
+
 @pytest.mark.parametrize("classes", [0, 2])
 def test_published_weights_are_read_to_the_bit(tmp_path: Path, classes: int) -> None:
     model, path, batch = small(classes), tmp_path / "edm.safetensors", pictures()

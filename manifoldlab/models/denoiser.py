@@ -114,7 +114,7 @@ class OfVectors(nn.Module):
         size = prod(shape)
         sizes = (size + 2 * OCTAVES + 1 + classes, *[width] * depth, size)
         self.layers = nn.Sequential(*perceptron(sizes, nn.SiLU))
-        _start_at_zero(self.layers[-1])
+        start_at_zero(self.layers[-1])
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
         found: Tensor = self.layers(torch.cat([x.flatten(1), _features(noise, label)], 1))
@@ -151,7 +151,7 @@ class OfImages(nn.Module):
         self.middle = block(width << depth)
         self.up = nn.ModuleList(nn.Conv2d(2 * w, w, 3, padding=1) for w in widths)
         self.norm, self.last = _norm(width), nn.Conv2d(width, shape[0], 3, padding=1)
-        _start_at_zero(self.last)
+        start_at_zero(self.last)
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
         features = _features(noise, label)
@@ -171,7 +171,7 @@ def _norm(width: int) -> nn.Module:
     return nn.GroupNorm(gcd(8, width), width)
 
 
-def _start_at_zero(layer: nn.Module) -> None:
+def start_at_zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, silu
 
 from manifoldlab.models.base import Options, check_image, check_sizes, normalization
-from manifoldlab.models.denoiser import Denoiser, check_labels_and_levels
+from manifoldlab.models.denoiser import Denoiser, check_labels_and_levels, start_at_zero
 
 SIGMA_DATA, MEAN = 0.25, 0.5
 SHIFT = log(2) / 4  # of c_noise
@@ -106,7 +106,7 @@ class SongUNet(nn.Module):
         self.enc, made = _down(channels, width, levels, blocks)
         self.dec = _up(features, levels, blocks, made)
         first, last = levels[0].size, _conv(levels[0].width, channels)
-        nn.init.zeros_(last.weight)
+        start_at_zero(last)
         self.dec[f"{first}_aux_norm"], self.dec[f"{first}_aux_conv"] = _norm(levels[0].width), last
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor) -> Tensor:
