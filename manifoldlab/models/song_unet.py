@@ -1,5 +1,6 @@
 """DDPM++ (Song et al. 2021), as EDM trained it on CIFAR-10 (Karras et al. 2022, Table 7): the network of
-a `Denoiser`, with the parameter names of the published weights.
+a `Denoiser`, with the parameter names of the published weights. What the names and shapes of weights do
+not tell (scales, the order within a block) was read in NVlabs/edm, none of whose text is here.
 
 A residual block is
 
