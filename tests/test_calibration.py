@@ -1,5 +1,8 @@
 """Calibration: its formula against drawn gradients, its bars against drawn grounds, and a tiny run."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from manifoldlab import linalg
-from manifoldlab.experiments import calibrate
+from manifoldlab import linalg, records
+from manifoldlab.experiments import calibrate, calibration_coverage
 from manifoldlab.studies import calibration
 from manifoldlab.studies.calibration import Entry, Facts, bars, coverage, inverted, nearest, quote
 from manifoldlab.studies.calibration_grounds import ground
@@ -133,3 +136,48 @@ def test_wrong_fields(changes: dict[str, object], line: str) -> None:
 def test_grounds_that_there_are_not(name: str, dim: int, ambient: int, line: str) -> None:
     with pytest.raises(ValueError, match=line):
         ground(name, dim=dim, ambient=ambient, noise=0.1, seed=0, root="")
+
+
+def test_coverage_of_a_stored_table_and_its_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    noise = 0.03 * random.standard_normal(24)
+    entries = [entry(f"{k}", 0.9, 0.05, [0.2, 0.5, 0.8], n) for k, n in enumerate(noise)]
+    monkeypatch.setattr(calibration, "STORED", tmp_path / "table.json")
+    monkeypatch.setattr(calibration.read, "__defaults__", (tmp_path / "table.json",))
+    with pytest.raises(ValueError, match="there is no stored table"):
+        calibration_coverage.main(calibration_coverage.Config(), Work())
+    calibration.write(entries, tmp_path / "table.json")
+    outcome = calibration_coverage.main(calibration_coverage.Config(), Work())
+    assert outcome.metrics["local_pca_32, coverage"]["agrees"]
+    assert outcome.samples["local_pca_32_true"].shape == (72,)
+    assert 0.03 < outcome.metrics["local_pca_32, bar"]["measured"] < 0.15
+    wide = calibration_coverage.main(calibration_coverage.Config(rate=0.99), Work())
+    assert wide.metrics["local_pca_32, bar"]["measured"] == 1.0  # 24 families cannot promise that
+    config = records.plain(calibration_coverage.Config())
+    folder = tmp_path / "calibration_coverage" / records.name("calibration_coverage", config)
+    folder.parent.mkdir()
+    records.save(folder, "calibration_coverage", config, outcome, seconds=1.0)
+    script = Path(__file__).parents[1] / "paper_figs" / "fig_calibration.py"
+    command = [sys.executable, str(script), "--results", str(tmp_path), "--out", str(tmp_path)]
+    here = os.environ | {"PYTHONPATH": str(script.parents[1])}
+    drawn = subprocess.run(command, env=here, capture_output=True, text=True)
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "calibration.png").stat().st_size > 10_000
+
+
+def test_entries_are_means_over_seeds(tmp_path: Path) -> None:
+    config = replace(calibrate.FAST, samples=200, estimators=("local_pca_32",))
+    plain = records.plain(config)
+    folder = tmp_path / "calibrate" / records.name("calibrate", plain)
+    folder.parent.mkdir()
+    two = np.array([[0.8], [0.9]])
+    samples = {"capture": two, "agreement": two - 0.1, "rank": np.full((2, 1), 3), "dim": [2, 2]}
+    samples |= {"ambient": [20, 20], "true": np.array([[0.2, 1.0], [0.4, 1.0]])}
+    samples["estimated"] = samples["true"][:, None] * 0.9
+    records.save(folder, "calibrate", plain, records.Outcome({}, samples), seconds=1.0)
+    (found,) = calibration.entries_of(records.load("calibrate", tmp_path))
+    assert np.allclose([found.capture, found.facts.agreement], [0.85, 0.75])
+    assert np.allclose(found.leak, (3 - 0.85 * 2) / 18)
+    assert np.allclose(found.true, [0.3, 1.0]) and np.allclose(found.estimated, [0.27, 0.9])
