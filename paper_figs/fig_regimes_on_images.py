@@ -54,7 +54,8 @@ NULL = "#777777"
 def means(run: Run) -> dict[str, Any]:
     """(strengths, seeds) of each field, cross-entropy first; the tangent share by the first estimator."""
     samples = run.samples()
-    omega = f"omega_{run.config['estimators'][0]}"
+    exact = "exact" if "omega_exact" in samples else run.config["estimators"][0]
+    omega = f"omega_{exact}"
     samples |= {"share": 1 - samples[omega], "weak_share": 1 - samples[f"weak_{omega}"]}
     names = (*CHANGES, *VALUES, "perceptual_null")
     found = {n: np.concatenate([samples[f"weak_{n}"], samples[n]]).mean(-1) for n in names}

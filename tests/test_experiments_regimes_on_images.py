@@ -143,3 +143,13 @@ def test_published_grids_are_the_defaults() -> None:
     assert np.allclose([low, high], [6.103515625e-5, 610.3515625])
     assert Config().count == 30
     assert sum(training.published for training in IMAGE_TRAININGS.values()) == 4
+
+
+def test_a_twin_is_read_by_its_exact_spaces(tmp_path: Path) -> None:
+    config = replace(TINY, data="digits_twin", dim=3, blur=0.2, sigma=0.2)
+    found = main(config, Work(tmp_path)).samples
+    assert found["omega_exact"].shape == (2, 2, 60)
+    assert found["null_omega_exact"] == 1 - 3 / 64
+    assert found["bayes_right"].mean() >= found["right"].mean()
+    # the score of noisier data is nearly that of the margin's class: Bayes follows it, networks do not
+    assert found["bayes_score"].mean() > 0.8 > found["score"].mean()

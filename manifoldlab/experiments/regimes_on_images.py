@@ -12,7 +12,6 @@ have no error bars; how far these here are to be trusted is what experiment cali
 """
 
 from dataclasses import dataclass
-from functools import partial
 from math import isfinite, prod
 from typing import Any, final
 
@@ -21,16 +20,15 @@ import numpy as np
 from manifoldlab import catalog
 from manifoldlab.architecture import Architecture
 from manifoldlab.comparison import Metric
-from manifoldlab.data.base import load
-from manifoldlab.data.subset import subset
-from manifoldlab.interfaces import Data
 from manifoldlab.objectives.cross_entropy import cross_entropy
+from manifoldlab.problems.base import BayesClassifier
 from manifoldlab.records import Outcome, Progress
 from manifoldlab.studies import calibration, estimators
 from manifoldlab.studies.image_gauge import ImageGauge
 from manifoldlab.studies.image_ground import ImageGround
 from manifoldlab.studies.image_networks import Course, networks
 from manifoldlab.studies.image_regimes import at_best, claims
+from manifoldlab.studies.image_sets import image_set
 from manifoldlab.studies.image_trainings import IMAGE_TRAININGS
 
 PUBLISHED_STEP = 2.64  # of pixels in [0, 1], in D = 3072
@@ -39,7 +37,7 @@ PUBLISHED_STEP = 2.64  # of pixels in [0, 1], in D = 3072
 @dataclass(frozen=True)
 class Config:
     data: str = "digits"
-    """A data set of the catalog: digits, mnist, cifar10, ..."""
+    """A data set of the catalog: digits, mnist, cifar10, ...; or SET_twin, of which all is known exactly."""
     root: str = ""
     """Its folder; by default that of MANIFOLDLAB_DATA."""
     objective: str = "adversarial"
@@ -69,7 +67,9 @@ class Config:
     estimators: tuple[str, ...] = ("local_pca_64",)
     """Of tangent spaces (module estimators); on and off are by the first."""
     dim: int = 0
-    """Tangent directions; 0 for the estimated dimension, rounded."""
+    """Tangent directions; 0 for the estimated dimension, rounded, and for a twin of 6 factors."""
+    blur: float = 0.1
+    """Noise of a twin, which makes its classes overlap."""
     sigma: float = 0.25
     """Noise level of the score, pixels in [0, 1]: published as 0.5 of pixels in [-1, 1]."""
     denoiser_epochs: int = 100
@@ -114,6 +114,7 @@ LEAST = {
     "batch_size": 1,
     "steps": 1,
     "dim": 0,
+    "blur": 0.0,
     "denoiser_epochs": 1,
     "denoiser_width": 1,
     "step": 0.0,
@@ -129,6 +130,7 @@ def main(config: Config, progress: Progress) -> Outcome:
     means = {name: values.mean(-1) for name, values in found.items()}
     arrays = {name: values.astype(np.float32) for name, values in found.items()}
     facts = {f"null_{name}": np.array(value) for name, value in study.gauge.nulls.items()}
+    facts |= {f"bayes_{name}": values for name, values in study.bayes().items()}
     progress(1.0, "done")
     return Outcome(
         {"intrinsic dimension": study.dimension()} | claims(means) | study.calibrated(means),
@@ -142,15 +144,18 @@ class Study:
 
     def __init__(self, config: Config, progress: Progress):
         self.config, self.progress = config, progress
-        get = partial(load, config.data, root=config.root, device=config.device)
-        train: Data = get(train=True)
-        if config.samples:
-            train = subset(train, config.samples)
-        batch = next(subset(get(train=False), config.held_out).batches(config.held_out, None))
+        images = image_set(
+            config.data,
+            root=config.root,
+            device=config.device,
+            count=config.samples,
+            held_out=config.held_out,
+            dim=config.dim,
+            blur=config.blur,
+        )
         self.course = Course(config.epochs, config.batch_size, config.lr, config.device)
         self.ground = ImageGround(
-            train,
-            batch,
+            images,
             config.estimators,
             estimators.Training(config.denoiser_epochs, config.denoiser_width),
             config.sigma,
@@ -158,10 +163,10 @@ class Study:
             config.dim,
             lambda done, what: progress(0.3 * done, what),
         )
-        step = config.step or PUBLISHED_STEP * (prod(train.shape) / 3072) ** 0.5
+        step = config.step or PUBLISHED_STEP * (prod(images.train.shape) / 3072) ** 0.5
         ground = self.ground
         self.gauge = ImageGauge(
-            batch, ground.geometries, ground.score, features=ground.features, step=step
+            images.batch, ground.geometries, ground.score, features=ground.features, step=step
         )
 
     def weak(self) -> dict[str, Any]:
@@ -170,9 +175,17 @@ class Study:
 
     def robust(self) -> dict[str, Any]:
         config, training = self.config, IMAGE_TRAININGS[self.config.objective]
-        first = self.ground.geometries[config.estimators[0]]
+        first = next(iter(self.ground.geometries.values()))
         objective = training.build(first, config.steps, config.radius)
         return self._trained(objective, config.strengths, config.objective, 0.35, 0.98)
+
+    def bayes(self) -> dict[str, Any]:
+        """By image, where the Bayes classifier is known."""
+        truth = self.ground.images.truth
+        if truth is None:
+            return {}
+        found = self.gauge.gradients(BayesClassifier(truth))
+        return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def _trained(
         self, objective: Any, strengths: list[float] | None, name: str, start: float, end: float

@@ -60,11 +60,24 @@ class ImageGauge:
         self.size = size
 
     def read(self, model: Model) -> dict[str, Tensor]:
+        return self.changes(model) | self.gradients(model)
+
+    def changes(self, model: Model) -> dict[str, Tensor]:
+        """By steps; of a classifier that is certain there are none, nor a ratio of them."""
         first = next(iter(self.geometries.values()))
         moved = partial(on_off_robustness, directions=self.directions, change=softmax_change(2))
         length, deviation = self.step, self.step / self.batch.x[0].numel() ** 0.5
         steps = self._probed(partial(moved, sizes=(length,), steps=unit_steps), model, first)
         noise = self._probed(partial(moved, sizes=(deviation,), steps=gaussian_steps), model, first)
+        return {
+            "on": steps.on[:, 0],
+            "off": steps.off[:, 0],
+            "noise_on": noise.on[:, 0],
+            "noise_off": noise.off[:, 0],
+        }
+
+    def gradients(self, model: Model) -> dict[str, Tensor]:
+        first = next(iter(self.geometries.values()))
         reference: Reference = lambda batch: self.score
         likeness = partial(score_alignment, reference=reference, head=logit)
         score = self._probed(likeness, model, first)
@@ -73,10 +86,7 @@ class ImageGauge:
         )
         alike = self._probed(look, model, first)
         found = {
-            "on": steps.on[:, 0],
-            "off": steps.off[:, 0],
-            "noise_on": noise.on[:, 0],
-            "noise_off": noise.off[:, 0],
+            "right": self._right(model),
             "score": score.cosine,
             "tangent_score": score.tangent_cosine,
             "perceptual": alike.similarity,
@@ -85,7 +95,7 @@ class ImageGauge:
         for name, geometry in self.geometries.items():
             tangent = self._probed(tangent_alignment, model, geometry)
             found |= {f"omega_{name}": tangent.omega, "norm": tangent.norm}
-        return found | {"right": self._right(model)}
+        return found
 
     @property
     def nulls(self) -> dict[str, float]:

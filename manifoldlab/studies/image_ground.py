@@ -1,6 +1,7 @@
 """What image classifiers are measured by: test images, estimated tangent spaces, a score, and a witness.
 
-All of it is made of the training images alone: their intrinsic dimension by maximum likelihood, spaces by
+All of it is made of the training images alone (but for twins, whose spaces and score are exact and stand
+first): their intrinsic dimension by maximum likelihood, spaces by
 estimators, the score of each class by a denoiser at one noise level, and the features of a network of
 another seed, by which pictures are compared. Nothing depends on the networks that are measured.
 """
@@ -17,15 +18,19 @@ from manifoldlab.interfaces import Batch, Data, Geometry
 from manifoldlab.intrinsic_dimension import IntrinsicDimension, maximum_likelihood
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.perception import Features, hidden
+from manifoldlab.problems.base import BayesClassifier
 from manifoldlab.scores.denoised import denoised
+from manifoldlab.scores.implied import implied
 from manifoldlab.studies import estimators
 from manifoldlab.studies.calibration import Facts
 from manifoldlab.studies.estimators import Training
 from manifoldlab.studies.image_networks import Course
+from manifoldlab.studies.image_sets import Exact, ImageSet
 from manifoldlab.studies.prepared import classifier, denoiser
 from manifoldlab.studies.trained_denoiser import Schooling
 from manifoldlab.training import Advance
 
+EXACT = "exact"  # the name of true tangent spaces
 LAYERS = ("2", "4", "6")  # of small_cnn, behind each activation
 WITNESS_SEED = 10**6  # no network that is measured has it
 SAME = 100  # test images at which spaces by halves of the data are compared
@@ -35,14 +40,21 @@ Told = Callable[[float, str], None]
 @final
 @dataclass(frozen=True)
 class ImageGround:
-    train: Data
-    batch: Batch  # test images
+    images: ImageSet
     names: tuple[str, ...]  # of estimators
     training: Training  # of their networks, and of the denoiser
     sigma: float
     course: Course  # of the witness
     given: int  # tangent directions, 0 for the estimated dimension
     told: Told
+
+    @property
+    def train(self) -> Data:
+        return self.images.train
+
+    @property
+    def batch(self) -> Batch:
+        return self.images.batch
 
     @cached_property
     def dimension(self) -> IntrinsicDimension:
@@ -54,7 +66,11 @@ class ImageGround:
 
     @cached_property
     def geometries(self) -> Mapping[str, Geometry]:
-        return {name: self._estimator(name) for name in self.names}
+        found, truth = {name: self._estimator(name) for name in self.names}, self.images.truth
+        if truth is None:
+            return found
+        dim = truth.geometry(self.batch).at(self.batch).dim
+        return {EXACT: Exact(truth, dim, self.batch)} | found
 
     def _estimator(self, name: str) -> Geometry:
         told = self._telling(f"tangent spaces: {name}")
@@ -77,6 +93,10 @@ class ImageGround:
 
     @cached_property
     def score(self) -> Tensor:
+        """Of each image's class, at the noise level."""
+        if self.images.truth is not None:
+            exact = BayesClassifier(self.images.truth.noisier(self.sigma))
+            return implied(exact, conditional=True)(self.batch)
         plan = Schooling(self.training.epochs, width=self.training.width)
         model = denoiser(self.train, plan, advance=self._telling("denoiser"))
         return denoised(model, sigma=self.sigma, conditional=True)(self.batch)
