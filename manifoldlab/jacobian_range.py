@@ -17,6 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from manifoldlab.interfaces import Geometry
 
@@ -27,12 +28,18 @@ Linear = Callable[[Tensor], Tensor]
 def forward_product(function: Map, z: Tensor, chunk: int) -> Linear:
     """Steps u (m, n, *) of z -> J u (m, n, *shape), so many of the m at a time."""
     moved: Linear = vmap(lambda u: jvp(function, (z,), (u,))[1], chunk_size=max(1, chunk))
-    return moved
+
+    def product(steps: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative, nor batches
+            return moved(steps)
+
+    return product
 
 
 def backward_product(function: Map, z: Tensor, chunk: int) -> Linear:
     """v (m, n, *shape) -> J'v (m, n, *); the pass through the map itself is made once."""
-    back = vjp(function, z)[1]
+    with sdpa_kernel(SDPBackend.MATH):
+        back = vjp(function, z)[1]
     pulled: Linear = vmap(lambda v: back(v)[0], chunk_size=max(1, chunk))
     return pulled
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jacrev
+from torch.autograd.functional import jacobian
+from torch.func import grad
+from torch.nn.functional import scaled_dot_product_attention
 
 from manifoldlab import krylov, linalg
 from manifoldlab.densities.gaussians import random_gaussians
@@ -88,9 +90,9 @@ def network(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> nn.Mo
     return model.to(dtype).eval()
 
 
-def whole_jacobian(model: nn.Module, x: Tensor, sigma: float) -> Tensor:
-    one = jacrev(lambda row: model(row[None], sigma)[0].flatten())
-    return torch.stack([one(row).flatten(1) for row in x]).detach()
+def whole_jacobian(model: Denoise, x: Tensor, sigma: float) -> Tensor:
+    one = lambda row: model(row[None], sigma)[0].flatten()
+    return torch.stack([jacobian(one, row).flatten(1) for row in x])
 
 
 @WAYS
@@ -98,9 +100,9 @@ def whole_jacobian(model: nn.Module, x: Tensor, sigma: float) -> Tensor:
 def test_networks_give_the_leading_directions(symmetric: bool, shape: tuple[int, ...]) -> None:
     model, x, v = network(shape), gaussian(3, *shape), gaussian(2, 3, *shape, seed=1)
     estimator = Denoiser(model, 0.4, 3, symmetric=symmetric, tolerance=1e-6, most=99)
-    jacobian = whole_jacobian(model, x, 0.4)
-    assert (jacobian - jacobian.mT).norm() > 0.1 * jacobian.norm()
-    form = (jacobian + jacobian.mT) / 2 if symmetric else jacobian @ jacobian.mT
+    whole = whole_jacobian(model, x, 0.4)
+    assert (whole - whole.mT).norm() > 0.1 * whole.norm()
+    form = (whole + whole.mT) / 2 if symmetric else whole @ whole.mT
     values, vectors = torch.linalg.eigh(form)
     expected = linalg.project(vectors[:, :, -3:], v)
     batch = unlabelled(x)
@@ -111,6 +113,20 @@ def test_networks_give_the_leading_directions(symmetric: bool, shape: tuple[int,
     )
     torch.testing.assert_close(spaces.gap, root(values[:, -4] / values[:, -3]), rtol=1e-2, atol=0)
     assert estimator.diagnostics(batch).residual.max() < 1e-13
+
+
+def test_fused_attention_has_a_forward_derivative_here() -> None:
+    weight = gaussian(6, 6)
+
+    def attend(x: Tensor, sigma: float) -> Tensor:
+        rows = x.reshape(-1, 1, 5, 6)
+        return x / sigma + scaled_dot_product_attention(rows, rows @ weight, rows).reshape(x.shape)
+
+    x, v = gaussian(2, 30), gaussian(2, 30, seed=1)
+    whole = whole_jacobian(attend, x, 0.4)
+    vectors = torch.linalg.eigh((whole + whole.mT) / 2).eigenvectors[:, :, -2:]
+    found = Denoiser(attend, 0.4, 2, tolerance=1e-6).to_tangent(x, v)
+    torch.testing.assert_close(found, linalg.project(vectors, v), rtol=0, atol=1e-3)
 
 
 @WAYS
