@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,23 @@ def test_weights_know_options_that_are_no_tensors() -> None:
     wide.load_state_dict(plain.state_dict())
     assert weights(plain) != weights(wide)
     assert weights(plain) == weights(network(denoiser))
+
+    class Bent(nn.Module):
+        def __init__(self, bend: Callable[..., Any]):
+            super().__init__()
+            self.bend = bend
+
+    bends = (
+        torch.relu,
+        torch.tanh,
+        Bent,
+        nn.SiLU,
+        pictures,
+        partial(pictures, 3),
+        partial(pictures, 4),
+    )
+    assert len({weights(Bent(bend)) for bend in bends}) == 7
+    assert weights(Bent(torch.relu)) == weights(Bent(torch.relu))
 
 
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,8 +186,11 @@ def test_bad_input_is_refused() -> None:
         ValueError, match="4 tangent directions of an autoencoder with 3 latent numbers"
     ):
         Autoencoder(model, 4).at(unlabelled(x))
-    with pytest.raises(ValueError, match="1 direction or more"):
+    with pytest.raises(
+        ValueError, match="dim is >= 1 and its steps >= 0: Autoencoder.dim=0, "
+    ) as one:
         Autoencoder(model, 0)
+    assert "\n" not in str(one.value)
     flat = network((12,), 3)
     flat.decoder[0].weight.data[:, 2] = flat.decoder[0].weight.data[:, 1]
     with pytest.raises(

@@ -215,8 +215,9 @@ def test_bad_input_is_refused() -> None:
     for sigma in (0.0, -1.0, torch.inf, torch.nan):
         with pytest.raises(ValueError, match="noise must have a positive and finite deviation"):
             Denoiser(model, sigma, 2)
-    with pytest.raises(ValueError, match="depth >= 2"):
+    with pytest.raises(ValueError, match="depth >= 2, extra >= 0: Denoiser.sigma=0.4, ") as one:
         Denoiser(model, 0.4, 2, depth=1)
+    assert "\n" not in str(one.value)
     with pytest.raises(
         ValueError, match=r"to samples of shape \(29,\), and samples of shape \(30,\)"
     ):

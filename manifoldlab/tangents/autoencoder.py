@@ -8,7 +8,7 @@ z <- z + J^+ (x - decode(z)) takes z towards the point that decodes nearest to x
 Where D dim is small an orthonormal basis is kept, beyond that the factor of `jacobian_range` alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol, final
 
@@ -41,7 +41,7 @@ class Coder(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class Autoencoder(Estimator):
-    model: Coder
+    model: Coder = field(repr=False)
     dim: int
     steps: int = 0
     explicit: int = 2**20  # most numbers D dim of a sample for which a basis is kept
@@ -49,7 +49,7 @@ class Autoencoder(Estimator):
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.steps < 0:
-            raise ValueError(f"1 direction or more and 0 steps or more, not {self!r}")
+            raise ValueError(f"an autoencoder's dim is >= 1 and its steps >= 0: {self!r}")
         check_evaluating(self.model)
 
     def spaces(self, batch: Batch) -> Spaces:
@@ -105,7 +105,7 @@ class Autoencoder(Estimator):
 
     def _check(self, x: Tensor, z: Tensor) -> None:
         if z.ndim != 2:
-            raise ValueError(f"a code is (n, k), not {tuple(z.shape)}: {self.model}")
+            raise ValueError(f"codes have the shape (n, k), not {tuple(z.shape)}: {self!r}")
         check_dim(self.dim, z.shape[1], f"an autoencoder with {z.shape[1]} latent numbers")
         decoded = self.model.decode(z[:1]).shape[1:]
         if decoded != x.shape[1:]:

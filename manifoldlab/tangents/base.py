@@ -12,7 +12,8 @@ A module of this package also gives `examples(x)`: a few small estimators of spa
 import abc
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from types import FunctionType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -176,4 +177,8 @@ def _plain(value: object) -> str:
     """Words that are the same in the next process."""
     if isinstance(value, bool | int | float | str | tuple | list | dict) or is_dataclass(value):
         return repr(value)
-    return value.__qualname__ if isinstance(value, FunctionType) else type(value).__qualname__
+    if isinstance(value, FunctionType | BuiltinFunctionType | type):
+        return value.__qualname__
+    if isinstance(value, partial):
+        return repr((_plain(value.func), value.args, sorted(value.keywords.items())))
+    return type(value).__qualname__

@@ -10,7 +10,7 @@ by Krylov iteration with products of J and J'; `unsettled` says how far it got. 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol, final
 
@@ -32,6 +32,8 @@ from manifoldlab.tangents.base import (
     weights,
 )
 
+ROUNDING = 100  # eps of the largest eigenvalue: what sums of many terms make of one that is 0
+
 
 class Denoise(Protocol):
     def __call__(self, x: Tensor, sigma: float, /, *label: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ class Denoise(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class Denoiser(Estimator):
-    model: Denoise
+    model: Denoise = field(repr=False)
     sigma: float
     dim: int
     symmetric: bool = True
@@ -57,7 +59,9 @@ class Denoiser(Estimator):
         if not 0 < self.sigma < torch.inf:
             raise ValueError(f"noise must have a positive and finite deviation, not {self.sigma}")
         if min(self.dim, self.most) < 1 or self.depth < 2 or self.extra < 0:
-            raise ValueError(f"dim >= 1, most >= 1, depth >= 2 and extra >= 0, not {self!r}")
+            raise ValueError(
+                f"a denoiser's dim and most are >= 1, depth >= 2, extra >= 0: {self!r}"
+            )
         check_evaluating(self.model)
 
     def spaces(self, batch: Batch) -> Spaces:
@@ -87,7 +91,7 @@ class Denoiser(Estimator):
             tolerance=self.tolerance,
         )
         values = torch.cat([found.values, found.rest[:, None]], 1).clamp_min(0)
-        check_rank(values[:, :-1], ambient * torch.finfo(x.dtype).eps, "the denoiser's Jacobian")
+        check_rank(values[:, :-1], ROUNDING * torch.finfo(x.dtype).eps, "the denoiser's Jacobian")
         singular = values if self.symmetric else values.sqrt()
         ratio = singular / singular[:, -2:-1]
         blank = x.new_zeros(len(x), 0)
