@@ -139,7 +139,8 @@ def noisy() -> Families:
 @cache
 def apart() -> Families:
     found = {name: strategy.filter(is_apart) for name, strategy in noisy().items()}
-    del found["quadrature"]  # noise makes its smooth densities too alike for few points to tell
+    for name in ("quadrature", "decoded"):
+        del found[name]  # noise makes smooth densities too alike for few points to tell
     return found
 
 
