@@ -62,21 +62,28 @@ def test_a_tiny_run_has_an_array_an_image_and_is_the_same_again(tmp_path: Path) 
     assert np.allclose(first.samples["strengths"], [0.1, 1.0])
 
 
-def test_the_figure_of_a_record(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "paper_figs" / "fig_regimes_on_images.py"
-    command = [sys.executable, str(script), "--results", str(tmp_path), "--out", str(tmp_path)]
-    draw = partial(subprocess.run, command, capture_output=True, text=True)
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    missing = draw(env=here)
-    assert missing.returncode == 1 and "make them with: manifoldlab sweep" in missing.stderr
+def test_the_figures_of_a_record(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[1]
+    places = ["--results", str(tmp_path), "--out", str(tmp_path)]
+
+    def draw(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(folder / "paper_figs" / f"fig_{name}.py"), *places]
+        here = os.environ | {"PYTHONPATH": str(folder)}
+        return subprocess.run(command, env=here, capture_output=True, text=True)
+
+    names = ("regimes_on_images", "toy_to_real")
+    for name in names:
+        missing = draw(name)
+        assert missing.returncode == 1 and "make them with: manifoldlab sweep" in missing.stderr
     config = records.plain(TINY)
-    folder = tmp_path / "regimes_on_images" / records.name("regimes_on_images", config)
-    folder.parent.mkdir()
+    place = tmp_path / "regimes_on_images" / records.name("regimes_on_images", config)
+    place.parent.mkdir()
     outcome = main(TINY, Work(tmp_path / "work"))
-    records.save(folder, "regimes_on_images", config, outcome, seconds=1.0)
-    drawn = draw(env=here)
-    assert drawn.returncode == 0, drawn.stderr
-    assert (tmp_path / "regimes_on_images.png").stat().st_size > 10_000
+    records.save(place, "regimes_on_images", config, outcome, seconds=1.0)
+    for name in names:
+        drawn = draw(name)
+        assert drawn.returncode == 0, drawn.stderr
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 def test_networks_one_by_one_are_those_at_once(tmp_path: Path) -> None:
