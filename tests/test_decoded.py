@@ -12,9 +12,11 @@ from manifoldlab import checkpoints, linalg
 from manifoldlab.architecture import KEY, Architecture
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.densities.gaussians import random_gaussians
+from manifoldlab.densities.smooth import Smooth, Tilt
 from manifoldlab.gradients import input_gradient
 from manifoldlab.interfaces import Batch
 from manifoldlab.manifolds.decoded import Decoded, RandomDecoder
+from manifoldlab.manifolds.drawn import Drawn
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.models.autoencoder import Autoencoder
 from manifoldlab.problems.decoded import Trained, decoded
@@ -82,24 +84,33 @@ def test_a_trained_decoder_is_a_manifold(tmp_path: Path) -> None:
     assert angles.max() < 1e-7
 
 
-def test_bayes_posterior_of_a_trained_decoder_is_that_of_a_sum(tmp_path: Path) -> None:
-    """Against a plain sum over 401^2 latent points, which is exact for smooth laws that decay."""
-    path, _ = saved(tmp_path, (16,))
-    law = random_gaussians(2, 3, 0)
-    problem = decoded(Trained(str(path), picture=(1, 4, 4)).named(), law, 0.2)
-    x = problem.sample(4, generator()).x
-    ticks = torch.linspace(-8, 8, 401, dtype=torch.float64)
+def summed(problem: Quadrature, x: Tensor, low: float, high: float, count: int) -> Tensor:
+    """log p(x, y) by a plain sum over a grid of two coordinates: exact for smooth laws that end softly."""
+    ticks = torch.linspace(low, high, count, dtype=torch.float64)
     grid = torch.cartesian_prod(ticks, ticks)
-    points, weights = problem.manifold.embed(grid).flatten(1), law.log_joint(grid)
+    points, weights = problem.manifold.embed(grid).flatten(1), problem.densities.log_joint(grid)
+    square = torch.stack([(one.flatten() - points).square().sum(1) for one in x])
+    exponent = weights - square[:, :, None] / (2 * problem.noise**2)
+    constant = problem.manifold.ambient / 2 * log(2 * pi * problem.noise**2)
+    return exponent.logsumexp(1) + 2 * (ticks[1] - ticks[0]).log() - constant
 
-    def log_joint(x: Tensor) -> Tensor:
-        square = (x.flatten() - points).square().sum(1) / (2 * 0.2**2)
-        return (weights - square[:, None]).logsumexp(0)
 
+def test_bayes_posterior_of_a_trained_decoder_is_that_of_a_sum(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path, (16,))
+    decoder = Trained(str(path), picture=(1, 4, 4)).named()
+    problem = decoded(decoder, random_gaussians(2, 3, 0), 0.2)
+    x = problem.sample(4, generator()).x
+    assert x.shape == (4, 1, 4, 4)
+    assert (problem.log_joint(x) - summed(problem, x, -8, 8, 401)).abs().max() < 1e-8
+
+
+def test_drawn_scenes_are_a_twin_that_needs_no_data() -> None:
+    scenes = Drawn()
+    problem = Quadrature(scenes, Smooth(scenes, Tilt(2), (0.5, 0.5)), 0.05)
+    x = problem.sample(3, generator()).x
+    assert x.shape == (3, 1, 8, 8)
     found = problem.log_joint(x)
-    expected = torch.stack([log_joint(one) for one in x])
-    constant = 2 * (ticks[1] - ticks[0]).log() - 8 * log(2 * pi * 0.2**2)
-    assert (found - expected - constant).abs().max() < 1e-8
+    assert (found - summed(problem, x, -0.5 + 1e-12, 0.5 - 1e-12, 301)).abs().max() < 1e-8
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
