@@ -1,7 +1,7 @@
 """Runs a probe over a stream of batches, in one process or in all those that torchrun started."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -21,19 +21,59 @@ def evaluate(probe: Probe, model: Model, batches: Iterable[Batch], geometry: Geo
     """
     synchronized.join()
     here, count = synchronized.rank(), synchronized.processes()
-    parts, lengths, first = [], [], None
+    record, lengths, first = _Record(), [], None
     for turn, batch in enumerate(batches):
         first = first or batch
         lengths.append(len(batch.x))
         if turn % count == here:
-            parts.append(_probed(probe, model, batch, geometry))
+            record.add(_probed(probe, model, batch, geometry))
     if first is None:
         raise ValueError("no batches to probe")
-    if not parts:  # fewer batches than processes: only the names and shapes of the fields count
+    if record.kind is None:  # fewer batches than processes: only names and shapes of fields count
         part = _probed(probe, model, first, geometry)
-        parts.append(type(part)(*(field[:0] for field in part)))
-    fields = (torch.cat(field) for field in zip(*parts, strict=True))
-    return type(parts[0])(*(_in_order(field, lengths) for field in fields))
+        record.add(type(part)(*(field[:0] for field in part)))
+    fields = (_in_order(column.all(), lengths) for column in record.columns)
+    return record.kind(*fields)
+
+
+@final
+class _Column:
+    """A field over the batches so far, in memory that doubles when it is full.
+
+    The parts themselves, small and kept, would lie among the large tensors that come and go, and hold
+    the heap open: 4 MB for each image of 224 x 224 pixels, as measured.
+    """
+
+    def __init__(self) -> None:
+        self.rows, self.count = torch.empty(0), 0
+
+    def add(self, part: Tensor) -> None:
+        count = self.count + len(part)
+        if not self.count or count > len(self.rows):
+            grown = part.new_empty((max(count, 2 * self.count), *part.shape[1:]))
+            if self.count:
+                grown[: self.count] = self.rows[: self.count]
+            self.rows = grown
+        self.rows[self.count : count] = part.detach()
+        self.count = count
+
+    def all(self) -> Tensor:
+        return self.rows[: self.count].clone()
+
+
+@final
+class _Record:
+    """The fields of a probe over the batches so far."""
+
+    def __init__(self) -> None:
+        self.kind: Any = None
+        self.columns = list[_Column]()
+
+    def add(self, part: Any) -> None:
+        if self.kind is None:
+            self.kind, self.columns = type(part), [_Column() for _ in part]
+        for column, field in zip(self.columns, part, strict=True):
+            column.add(field)
 
 
 def _probed(probe: Probe, model: Model, batch: Batch, geometry: Geometry) -> Any:
