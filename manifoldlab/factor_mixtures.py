@@ -13,6 +13,7 @@ S_j. Where D <= 2d one round finds them.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -55,15 +56,10 @@ def fit(
     taken away, the smallest first: its points would lie on its flat.
     """
     check(x, components, dim, floor)
-    generator = torch.Generator().manual_seed(seed)
     centre = x.double().mean(0)
     points = x.double() - centre
     least = floor * points.square().mean().item()
-    share = _clusters(points, components, generator)
-    random = torch.randn(components, x.shape[1], dim, generator=generator, dtype=torch.float64)
-    law = maximized(points, share, random.mT.to(x.device), least)
-    for _ in range(WARM):
-        law = maximized(points, share, law.frames[0], least)
+    law = _started(points, components, dim, least, torch.Generator().manual_seed(seed))
     found: list[float] = []
     dropped: list[int] = []
     while True:
@@ -74,14 +70,21 @@ def fit(
         still = len(found) > 1 and len(found) - 1 not in dropped and len(kept) == parts.shape[1]
         converged = still and found[-1] - found[-2] < tolerance * x.shape[1]
         if converged or len(found) == rounds:
-            law = FactorComponents(law.log_weights, law.means + centre, *_rest(law))
+            law = replace(law, means=law.means + centre)
             return Fit(law, torch.tensor(found, dtype=torch.float64), tuple(dropped), converged)
         dropped += [len(found)] * (len(kept) < parts.shape[1])
         law = maximized(points, parts[:, kept].softmax(1), law.frames[0, kept], least)
 
 
-def _rest(law: FactorComponents) -> tuple[Tensor, Tensor, Tensor]:
-    return law.frames, law.deviations, law.noises
+def _started(
+    x: Tensor, components: int, dim: int, least: float, generator: torch.Generator
+) -> FactorComponents:
+    share = _clusters(x, components, generator)
+    random = torch.randn(components, dim, x.shape[1], generator=generator, dtype=torch.float64)
+    law = maximized(x, share, random.to(x.device), least)
+    for _ in range(WARM):
+        law = maximized(x, share, law.frames[0], least)
+    return law
 
 
 def maximized(x: Tensor, share: Tensor, start: Tensor, least: float) -> FactorComponents:

@@ -2,12 +2,11 @@
 
     log p(x, y) = log sum_j weight_yj N(x; m_yj, L_yj L_yj' + (s_yj^2 + blur^2) I)
 
-The law is one that was fitted to images (`Stored`: a twin of the data) or one drawn at random. Noise is
-isotropic in every component, so that without it the data lie on the flats m_yj + span L_yj, which are then
-the tangent spaces, so that the Euclidean projection on them is the one that Bayes margins know of (B1: of
-classes on one flat they are tangent; with a noise of its own for each pixel they are not), and so
-that more noise leaves the family. A mixture has many flats: `geometry` says which one a sample is on.
-Samples are not cut to [0, 1], after which they would not have this law.
+The law was fitted to images (`Stored`: a twin of the data) or is drawn at random. Noise is isotropic in
+every component, not one number a pixel: then points without it lie on the flats m_yj + span L_yj, the
+Euclidean projection on these is what Bayes margins know of (of classes on one flat they are tangent, B1),
+and more noise leaves the family. There are many flats, and `geometry` says which one a sample is on.
+Samples are not cut to [0, 1], after which they would have another law.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from manifoldlab import checkpoints, factor_mixtures
-from manifoldlab.factor_components import joined
+from manifoldlab.factor_components import FactorComponents, joined
 from manifoldlab.factor_mixtures import Advance, Fit
 from manifoldlab.interfaces import Data
 from manifoldlab.problems.factor_mixture import FactorMixture, Stored, save
@@ -50,15 +50,22 @@ def factor_twin(
     origin = {"data": data.fingerprint, **fit.keywords}
     if path.exists():
         return _read(path, origin)
+    return FactorMixture(save(path, *_fitted(data, fit, progress, origin)))
+
+
+def _fitted(
+    data: Data, fit: Callable[..., Fit], progress: Told, origin: dict[str, Any]
+) -> tuple[FactorComponents, tuple[int, ...], dict[str, Any]]:
+    """The law, the shape of a sample, and what is known of the law."""
     classes = by_class(data)
-    counts = torch.tensor([len(x) for x in classes], dtype=torch.float64)
     names = data.classes or tuple(map(str, range(data.num_classes)))
     fits: list[Fit] = []
     for name, x in zip(names, classes, strict=True):
         told = partial(_tell, progress, len(fits) / len(names), name)
         fits.append(_of_class(fit, x, name, told))
+    counts = torch.tensor([len(x) for x in classes], dtype=torch.float64)
     law = joined([found.law for found in fits], counts / counts.sum())
-    return FactorMixture(save(path, law, data.shape, {ORIGIN: origin, **_history(fits)}))
+    return law, data.shape, {ORIGIN: origin, **_history(fits)}
 
 
 def _of_class(fit: Callable[..., Fit], x: Tensor, name: str, advance: Advance) -> Fit:
