@@ -1,5 +1,6 @@
 """A stream of batches through a probe: fields joined along the samples, bad numbers refused."""
 
+import weakref
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,6 +32,23 @@ def batches(n: int, size: int) -> list[Batch]:
     x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = x / x.norm(dim=1, keepdim=True)
     return [Batch(*part) for part in zip(x.split(size), torch.arange(n).split(size), strict=True)]
+
+
+def test_what_a_probe_gave_is_not_kept_batch_by_batch() -> None:
+    """Small tensors that are kept among large ones that pass would hold the heap open."""
+    alive, most = weakref.WeakSet[Tensor](), 0
+
+    def watched(model: Model, batch: Batch, geometry: Geometry) -> Record:
+        nonlocal most
+        found = read(model, batch, geometry)
+        alive.add(found.logits)
+        most = max(most, len(alive))
+        return found
+
+    found = evaluate(watched, model, batches(100, 5), Sphere(2))
+    assert most <= 2 and not alive  # that of a batch, and of the one before
+    assert torch.equal(found.label, torch.arange(100)) and found.label.dtype == torch.int64
+    assert found.logits.untyped_storage().nbytes() == 8 * found.logits.numel()
 
 
 @dataclass
