@@ -40,6 +40,9 @@ class Training:
     seed: int = 0
 
 
+USUAL = Training()
+
+
 class _Kind(NamedTuple):
     option: str  # what stands after the name, none if empty
     fit: Callable[[Data, int, float, Training, Advance], Estimator]
@@ -76,7 +79,7 @@ KINDS: Mapping[str, _Kind] = {
 
 
 def estimator(
-    name: str, data: Data, *, dim: int, training: Training, advance: Advance = silent
+    name: str, data: Data, *, dim: int, training: Training = USUAL, advance: Advance = silent
 ) -> Estimator:
     kind, option = _parsed(name)
     return KINDS[kind].fit(data, dim, option, training, advance)
