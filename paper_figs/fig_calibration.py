@@ -24,15 +24,15 @@ COLUMNS = 3
 
 
 def draw_estimator(axes: Axes, run: Run, name: str, samples: dict[str, Any]) -> None:
-    true, estimated, calibrated, width = (
-        samples[f"{name}_{key}"] for key in ("true", "estimated", "calibrated", "width")
+    true, estimated, calibrated, low, high = (
+        samples[f"{name}_{key}"] for key in ("true", "estimated", "calibrated", "low", "high")
     )
     axes.plot([0, 1], [0, 1], color="#777777", lw=0.8, zorder=1)
     known = np.isfinite(calibrated)
     axes.errorbar(
         true[known],
         calibrated[known],
-        width[known] / 2,
+        np.stack([calibrated - low, high - calibrated])[:, known],
         fmt="o",
         ms=2.5,
         lw=0.5,
@@ -45,7 +45,7 @@ def draw_estimator(axes: Axes, run: Run, name: str, samples: dict[str, Any]) -> 
     )
     bar, coverage = (run.metrics[f"{name}, {what}"]["measured"] for what in ("bar", "coverage"))
     axes.set_title(
-        f"{name.replace('_', ' ')}\nbar {bar:.2f}, covers {100 * coverage:.0f} %", fontsize=8.5
+        f"{name.replace('_', ' ')}\nbars ±{bar:.2f}, cover {100 * coverage:.0f} %", fontsize=8.5
     )
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)

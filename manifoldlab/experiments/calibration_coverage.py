@@ -66,18 +66,21 @@ def _new(config: Config, table: Sequence[Entry]) -> list[Entry]:
 def _read(
     table: Sequence[Entry], new: Sequence[Entry], name: str, rate: float, *, leave_out: bool
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """By grounds and gradients; bar and coverage by families."""
+    """By grounds and gradients; half the width of bars and coverage by families."""
     own = [entry for entry in new if entry.facts.estimator == name]
-    rows, shares, bars = list[tuple[float, float, float, float]](), list[float](), list[float]()
+    rows, shares, bars = list[tuple[float, ...]](), list[float](), list[float]()
     for family in sorted({entry.family for entry in own}):
         others = [e for e in table if e.family != family] if leave_out else list(table)
-        inside = list[bool]()
+        inside, halves = list[bool](), list[float]()
         for entry in (entry for entry in own if entry.family == family):
             for true, estimated in zip(entry.true, entry.estimated, strict=True):
                 quote = calibration.quote(others, entry.facts, estimated, rate=rate)
                 inside.append(quote.low <= true <= quote.high)
-                rows.append((true, estimated, quote.value, quote.high - quote.low))
+                rows.append((true, estimated, quote.value, quote.low, quote.high))
+                halves.append((quote.high - quote.low) / 2)
         shares.append(float(np.mean(inside)))
-        bars.append(min(1.0, calibration.bars(others, name, rate)))
-    columns = dict(zip(("true", "estimated", "calibrated", "width"), np.array(rows).T, strict=True))
+        bars.append(float(np.mean(halves)))
+    columns = dict(
+        zip(("true", "estimated", "calibrated", "low", "high"), np.array(rows).T, strict=True)
+    )
     return columns | {"coverage": np.array(shares), "bar": np.array(bars)}
