@@ -82,7 +82,8 @@ def by_strength(axes: Axes, samples: Any, values: Any, label: str) -> None:
     for k, look in enumerate(looks(samples["strengths"]).values()):
         error = [[means[k].mean() - low[k]], [high[k] - means[k].mean()]]
         axes.errorbar(places[k], means[k].mean(), error, fmt=look.marker, color=look.colour, ms=5)
-    axes.set_xticks(places, [name(s) for s in samples["strengths"]])
+    words = [name(s).replace("standard", "stan-\ndard") for s in samples["strengths"]]
+    axes.set_xticks(places, words)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set(xlabel="strength", ylabel=label, ylim=(0, 1.04))
 
