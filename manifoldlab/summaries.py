@@ -1,18 +1,24 @@
 """`manifoldlab summarize`: the records of experiments as JSON small enough to commit, without samples.
 
-    EXPERIMENT.json   {"experiment", "runs": [{"config", "metrics", "agrees", "seconds", "sources"}],
-                       "environments"}
+    EXPERIMENT.json   {"experiment", "runs": [{"config", "metrics", "agrees", "seconds", "sources",
+                       "command"}], "environments"}
 
-Runs are in the order of their configurations, so that the same records make the same bytes.
+Runs are in the order of their configurations, so that the same records make the same bytes. A command is
+the one that made the record, without the folder in which it was put; an environment is without command
+and date, so that runs of one machine and commit share it.
 """
 
 import json
+import shlex
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from manifoldlab import catalog, files, options, records
 
 KEPT = ("config", "metrics", "agrees", "seconds", "sources")
+OWN = ("command", "date")  # of each run
+LOCAL = ("--out", "--jobs", "--root")  # options that say where, not what
 
 
 def write(command: options.Summarize) -> int:
@@ -34,11 +40,25 @@ def write(command: options.Summarize) -> int:
 
 
 def summary(experiment: str, runs: list[records.Run]) -> dict[str, Any]:
-    rows = [{key: getattr(run, key) for key in KEPT} for run in runs]
+    rows = [
+        {key: getattr(run, key) for key in KEPT} | {"command": command(run.environment)}
+        for run in runs
+    ]
     rows.sort(key=lambda row: json.dumps(row["config"], sort_keys=True))
-    made_with = {json.dumps(run.environment, sort_keys=True) for run in runs}
+    shared = [{k: v for k, v in run.environment.items() if k not in OWN} for run in runs]
+    made_with = {json.dumps(environment, sort_keys=True) for environment in shared}
     return {
         "experiment": experiment,
         "runs": rows,
         "environments": [json.loads(text) for text in sorted(made_with)],
     }
+
+
+def command(environment: Mapping[str, Any]) -> str:
+    """As one would type it."""
+    words, kept, skip = environment.get("command", []), list[str](), False
+    for word in words:
+        if not skip and word.partition("=")[0] not in LOCAL:
+            kept.append(word)
+        skip = word in LOCAL
+    return shlex.join(kept).replace("python -m manifoldlab", "manifoldlab", 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manifoldlab import records
+from manifoldlab import records, summaries
 from manifoldlab.app import main
 from manifoldlab.records import Outcome
 
@@ -50,3 +50,20 @@ def test_one_line_where_there_is_nothing(
         main(["summarize", name, "--results", str(tmp_path), "--out", str(tmp_path / "docs")])
     said = capsys.readouterr().err
     assert end.value.code == status and line in said and said.count("\n") == 1
+
+
+def test_a_command_is_without_the_folder_of_its_record() -> None:
+    words = [
+        "python",
+        "-m",
+        "manifoldlab",
+        "run",
+        "toy",
+        "--out",
+        "somewhere",
+        "--a",
+        "b c",
+        "--jobs=2",
+    ]
+    assert summaries.command({"command": words}) == "manifoldlab run toy --a 'b c'"
+    assert summaries.command({}) == ""
