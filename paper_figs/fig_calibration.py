@@ -80,7 +80,7 @@ def figure(run: Run) -> Figure:
 
 def draw(results: Path) -> Figure:
     found = paper.runs("calibration_coverage", results, f"{COMMAND} --out {results}")
-    return figure(max(found, key=lambda run: not run.stale))
+    return figure(min(found, key=lambda run: (bool(run.config["results"]), run.stale)))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,16 @@ import torch
 from manifoldlab import linalg, records
 from manifoldlab.experiments import calibrate, calibration_coverage
 from manifoldlab.studies import calibration
-from manifoldlab.studies.calibration import Entry, Facts, factor, inverted, nearest, quote
+from manifoldlab.studies.calibration import Entry, Facts, factor, line, nearest, quote
 from manifoldlab.studies.calibration_grounds import ground
 
 
 def facts(**changes: object) -> Facts:
     return replace(Facts("local_pca_32", 2, 20, 1000, 0.9), **changes)  # type: ignore[arg-type]
+
+
+def pair(one: Entry) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return one.estimated, one.true
 
 
 def entry(family: str, capture: float, leak: float, true: list[float], noise: float = 0.0) -> Entry:
@@ -42,8 +46,18 @@ def test_the_mean_estimated_share_of_isotropic_gradients(share: float) -> None:
     seen = (g @ estimated).square().sum(1)
     error = seen.std().item() / len(g) ** 0.5
     assert abs(seen.mean().item() - (leak + (capture - leak) * share)) < 4 * error
-    own = Entry(facts(), "x", "x", capture, leak, (share,), (seen.mean().item(),))
-    assert abs(inverted(seen.mean().item(), own) - share) < 4 * error / (capture - leak)
+
+
+def test_a_line_is_the_inverse_of_the_formula_and_knows_what_it_misses() -> None:
+    exact = line(entry("x", 0.9, 0.05, [0.1, 0.4, 1.0]))
+    assert exact is not None and exact.off < 1e-12
+    assert np.allclose([exact(0.05), exact(0.05 + 0.85 * 0.3), exact(2.0)], [0.0, 0.3, 1.0])
+    bent = replace(entry("x", 0.9, 0.05, [0.0, 0.5, 1.0]), estimated=(0.1, 0.3, 0.9))
+    seen = line(bent)
+    slope, intercept = np.polyfit(bent.estimated, bent.true, 1)
+    assert seen is not None and np.allclose([seen.slope, seen.intercept], [slope, intercept])
+    assert np.isclose(seen.off, max(abs(seen(a) - t) for a, t in zip(*pair(bent), strict=True)))
+    assert seen.off > 0.05
 
 
 def test_exact_estimators_have_no_error_bar() -> None:
@@ -66,9 +80,9 @@ def test_bars_cover_new_grounds_at_their_rate() -> None:
 
 
 def test_too_few_families_or_no_difference_say_nothing() -> None:
-    few = [entry(f"{k}", 0.9, 0.05, [0.5]) for k in range(5)]
+    few = [entry(f"{k}", 0.9, 0.05, [0.2, 0.8]) for k in range(5)]
     assert quote(few, facts(), 0.5)[1:3] == (0.0, 1.0)
-    blind = [entry(f"{k}", 0.1, 0.09, [0.5]) for k in range(30)]
+    blind = [entry(f"{k}", 0.1, 0.09, [0.1, 0.9]) for k in range(30)]
     assert quote(blind, facts(), 0.5)[1:3] == (0.0, 1.0)
     with pytest.raises(ValueError, match="autoencoder is not calibrated, but local_pca_32"):
         nearest(few, facts(estimator="autoencoder"))
