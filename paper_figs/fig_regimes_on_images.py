@@ -81,7 +81,7 @@ def draw_pair(upper: Axes, lower: Axes, run: Run) -> None:
         lower.axhline(value, color=colour, lw=0.9, ls=(0, (1, 3)), label=label)
     upper.set_title(run.config["objective"].replace("_", " "), fontsize=8.5)
     upper.set_ylim(bottom=0)
-    lower.set_ylim(-0.05, 1.02)
+    lower.set_ylim(-0.12, 1.02)
     for axes in (upper, lower):
         draw_places(axes, found["place"])
     upper.tick_params(labelbottom=False)

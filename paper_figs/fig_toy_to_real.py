@@ -90,7 +90,12 @@ def figure(panels: list[Panel], found: list[Run]) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     page.legend(
-        entries.values(), entries, loc="outside upper left", ncols=4, frameon=False, fontsize=7.5
+        entries.values(),
+        entries,
+        loc="outside upper left",
+        ncols=2 if len(panels) < 5 else 4,
+        frameon=False,
+        fontsize=7.5,
     )
     paper.footnote(page, found)
     return page
