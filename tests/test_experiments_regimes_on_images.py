@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from manifoldlab import records
 from manifoldlab.architecture import Architecture
@@ -25,6 +26,7 @@ from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.studies.image_gauge import ImageGauge
 from manifoldlab.studies.image_networks import Course, networks
 from manifoldlab.studies.image_trainings import BATCH, IMAGE_TRAININGS
+from manifoldlab.tangents.local_pca import LocalPca
 
 TINY = replace(
     FAST,
@@ -109,7 +111,8 @@ def test_the_gauge_of_a_linear_model_is_known() -> None:
     """Two logits 0 and <w, x> in R^3, of which the first two directions are tangent."""
     flat = Placed(Flat(2), 1, 0)
     w = torch.tensor([0.3, 0.4, 1.2], dtype=torch.float64)
-    model = lambda x: torch.stack([torch.zeros(len(x)).to(x), x @ w], 1)
+    model = nn.Linear(3, 2, bias=False).double()
+    model.weight.data = torch.stack([torch.zeros(3).double(), w])
     x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, torch.ones(40, dtype=torch.int64), torch.arange(40))
     field = input_gradient(model, x, batch.y, margin) * 2
@@ -120,6 +123,20 @@ def test_the_gauge_of_a_linear_model_is_known() -> None:
     assert torch.allclose(found["norm"], w.norm().expand(40))
     assert torch.allclose(found["score"], torch.ones(40, dtype=torch.float64))
     assert torch.equal(found["right"], (x @ w > 0).double())
+
+
+def test_networks_that_have_lost_their_classes_are_read_all_the_same() -> None:
+    x = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    batch = Batch(x, torch.zeros(30).long(), torch.arange(30))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    flat[1].weight.data *= 1e-9  # a change of probabilities that float32 cannot see
+    own = lambda v: [v]
+    gauge = ImageGauge(
+        batch, {"pca": LocalPca(x, 3, 8)}, torch.randn(30, 1, 4, 4), features=own, step=0.1
+    )
+    found = gauge.read(flat)
+    assert all(bool(values.isfinite().all()) for values in found.values())
+    assert 0 < found["on"].max() < 1e-9 and found["norm"].min() > 0
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ Of the gradient g of a head and projections P, Q of an estimated geometry, the f
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifoldlab.evaluation import evaluate
 from manifoldlab.gradients import logit
@@ -37,9 +38,23 @@ from manifoldlab.probes.score_alignment import score_alignment
 from manifoldlab.probes.tangent_alignment import tangent_alignment
 
 
+class _Changes(NamedTuple):
+    on: Tensor
+    off: Tensor
+
+
+def _changes(model: Model, batch: Batch, geometry: Geometry, **options: Any) -> _Changes:
+    """Without their ratio, which a network that has lost its classes does not have."""
+    found = on_off_robustness(model, batch, geometry, **options)
+    return _Changes(found.on, found.off)
+
+
 @final
 class ImageGauge:
-    """Reads models at a batch of images that lies on one device; spaces and score are computed once."""
+    """Reads models at a batch of images that lies on one device; spaces and score are computed once.
+
+    On a CPU in float64: what is left of the gradient of a network that is trained too robust is little.
+    """
 
     def __init__(
         self,
@@ -54,18 +69,21 @@ class ImageGauge:
     ):
         if not geometries:
             raise ValueError("images are measured with one tangent space or more, not none")
-        self.batch, self.score, self.features = batch, score, features
-        self.step, self.directions = step, directions
         self.geometries = {name: geometry.at(batch) for name, geometry in geometries.items()}
+        self.dtype = torch.float64 if batch.x.device.type == "cpu" else batch.x.dtype
+        self.batch, self.score = batch._replace(x=batch.x.to(self.dtype)), score.to(self.dtype)
+        self.features: Features = lambda v: features(v.to(batch.x.dtype))
+        self.step, self.directions = step, directions
         self.size = size
 
-    def read(self, model: Model) -> dict[str, Tensor]:
-        return self.changes(model) | self.gradients(model)
+    def read(self, model: nn.Module) -> dict[str, Tensor]:
+        precise = deepcopy(model).to(self.dtype)
+        return self.changes(precise) | self.gradients(precise)
 
     def changes(self, model: Model) -> dict[str, Tensor]:
         """By steps; of a classifier that is certain there are none, nor a ratio of them."""
         first = next(iter(self.geometries.values()))
-        moved = partial(on_off_robustness, directions=self.directions, change=softmax_change(2))
+        moved = partial(_changes, directions=self.directions, change=softmax_change(2))
         length, deviation = self.step, self.step / self.batch.x[0].numel() ** 0.5
         steps = self._probed(partial(moved, sizes=(length,), steps=unit_steps), model, first)
         noise = self._probed(partial(moved, sizes=(deviation,), steps=gaussian_steps), model, first)
