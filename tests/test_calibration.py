@@ -201,3 +201,26 @@ def test_entries_are_means_over_seeds(tmp_path: Path) -> None:
     assert np.allclose([found.capture, found.facts.agreement], [0.85, 0.75])
     assert np.allclose(found.leak, (3 - 0.85 * 2) / 18)
     assert np.allclose(found.true, [0.3, 1.0]) and np.allclose(found.estimated, [0.27, 0.9])
+
+
+def test_a_bar_has_the_error_of_its_line_once() -> None:
+    """Of grounds that are all alike and bent nothing but the line's own error is left."""
+    bent = [
+        replace(entry(f"{k}", 0.9, 0.05, [0.0, 0.5, 1.0]), estimated=(0.1, 0.3, 0.9))
+        for k in range(20)
+    ]
+    seen = line(bent[0])
+    found = quote(bent, facts(), 0.5)
+    assert seen is not None and factor(bent, "local_pca_32") == 0
+    assert np.isclose(found.high - found.value, seen.off) and seen.off > 0.05
+
+
+def test_a_family_is_not_calibrated_by_itself() -> None:
+    """Two grounds a family that err alike: by each other they would have no error."""
+    noise = 0.05 * np.random.default_rng(3).standard_normal(20)
+    ones = [
+        replace(entry(f"{k}", 0.9, 0.05, [0.2, 0.8], n), facts=facts(agreement=0.5 + k / 100))
+        for k, n in enumerate(noise)
+    ]
+    twins = [replace(one, ground=f"{one.ground} {k}") for one in ones for k in range(2)]
+    assert factor(twins, "local_pca_32") > 0.1

@@ -21,8 +21,7 @@ number with
     sum over families (share of |A - A_true| <= off + q (NEAR + distance)) >= rate (families + 1),
 
 and the bar off + q (NEAR + distance) covers a new ground that is exchangeable with the families at this
-rate. Where an estimator sees no difference between the models, the bar is all of [0, 1]. (Bars of one
-length for all, from a table of dimensions 1 and 2, covered 60 to 88 % of grounds of dimension 6.)
+rate. Where an estimator sees no difference between the models, the bar is all of [0, 1].
 
 The stored table is made of records of experiment calibrate:
 
