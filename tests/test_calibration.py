@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from manifoldlab import linalg, records
+from manifoldlab.data.in_memory import in_memory
 from manifoldlab.experiments import calibrate, calibration_coverage
+from manifoldlab.interfaces import Batch
 from manifoldlab.studies import calibration
 from manifoldlab.studies.calibration import Entry, Facts, factor, line, nearest, quote
 from manifoldlab.studies.calibration_grounds import ground
+from manifoldlab.studies.estimators import USUAL, agreement
 
 
 def facts(**changes: object) -> Facts:
@@ -224,3 +227,14 @@ def test_a_family_is_not_calibrated_by_itself() -> None:
     ]
     twins = [replace(one, ground=f"{one.ground} {k}") for one in ones for k in range(2)]
     assert factor(twins, "local_pca_32") > 0.1
+
+
+def test_agreement_is_that_of_different_halves() -> None:
+    """Of pure noise in R^20 two estimates of 2 directions have about 2 / 20 in common, of a flat all."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(400, 20, generator=random)
+    flat = noise * torch.tensor([1.0] * 2 + [0.0] * 18) + 1e-6 * noise
+    for x, low, high in ((noise, 0.0, 0.4), (flat, 0.999, 1.001)):
+        batch = Batch(x[:30], torch.zeros(30).long())
+        data = in_memory(x, torch.zeros(400).long(), 1)
+        assert low < agreement("local_pca_16", data, batch, dim=2, training=USUAL) < high

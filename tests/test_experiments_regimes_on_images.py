@@ -123,6 +123,13 @@ def test_the_gauge_of_a_linear_model_is_known() -> None:
     assert torch.allclose(found["norm"], w.norm().expand(40))
     assert torch.allclose(found["score"], torch.ones(40, dtype=torch.float64))
     assert torch.equal(found["right"], (x @ w > 0).double())
+    # across the flat there is one direction, along which probabilities change by p (1 - p) |Qw| each
+    p = (x @ w).sigmoid()
+    across = 2**0.5 * p * (1 - p) * (share * w.square().sum()).sqrt() * 1e-3
+    assert torch.allclose(found["off"], across, rtol=1e-3)  # second order of a step of 1e-3
+    # root mean squares over 4 directions and 40 samples; noise has 1 / 3 of its square across
+    ratio = (found["noise_off"].square().mean() / across.square().mean()).sqrt().item()
+    assert 0.4 < ratio / 3**-0.5 < 1.6
 
 
 def test_networks_that_have_lost_their_classes_are_read_all_the_same() -> None:
