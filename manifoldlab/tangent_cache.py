@@ -70,6 +70,10 @@ class Cached(Geometry):
     def at(self, batch: Batch) -> Geometry:
         return self.estimator.prepared(self.spaces(batch))
 
+    def held(self) -> "Held":
+        """All spaces in memory."""
+        return Held(self.estimator, self.table.number, self.files.rows(*self.table[1:]).spaces)
+
     def diagnostics(self, batch: Batch) -> Diagnostics:
         return diagnosed(self.estimator, self.spaces(batch), batch.x)
 
@@ -77,19 +81,46 @@ class Cached(Geometry):
         where = f"the spaces in {self.files.folder}"
         if batch.index is None:
             raise ValueError(f"samples without an index cannot be looked up in {where}")
-        number, known = batch.index.cpu(), self.table.number
-        place = torch.searchsorted(known, number).clamp_max(len(known) - 1)
-        absent = (known[place] != number).nonzero().flatten()
-        if len(absent):
-            raise ValueError(
-                f"no sample {int(number[absent[0]])} among the {len(known)} of {where}"
-            )
+        number = batch.index.cpu()
+        place = _places(number, self.table.number, where)
         kept, mark = self.files.rows(self.table.file[place], self.table.row[place])
         other = ((mark - _mark(batch.x)).abs() > SAME * _size(batch.x)).nonzero().flatten()
         if len(other):
             first = int(number[other[0]])
             raise ValueError(f"sample {first} is not at the point for which {where} were computed")
         return Spaces(*(tensor.to(batch.x.device) for tensor in kept))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Held(Geometry):
+    """For training, which asks for the same samples in every epoch: looked up without a look at x."""
+
+    estimator: Estimator
+    number: Tensor  # (samples,) the index of each, ascending
+    kept: Spaces = field(repr=False)
+
+    @property
+    def dim(self) -> int:
+        return self.estimator.dim
+
+    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.estimator.to_tangent(x, v)
+
+    def at(self, batch: Batch) -> Geometry:
+        if batch.index is None:
+            raise ValueError("samples without an index cannot be looked up among spaces in memory")
+        place = _places(batch.index.cpu(), self.number, "the spaces in memory")
+        return self.estimator.prepared(Spaces(*(t[place].to(batch.x.device) for t in self.kept)))
+
+
+def _places(number: Tensor, known: Tensor, where: str) -> Tensor:
+    """Where these are among the known, which ascend."""
+    place = torch.searchsorted(known, number).clamp_max(len(known) - 1)
+    absent = (known[place] != number).nonzero().flatten()
+    if len(absent):
+        raise ValueError(f"no sample {int(number[absent[0]])} among the {len(known)} of {where}")
+    return place
 
 
 def _filled(store: TangentFiles, estimator: Estimator, data: Data, tell: Tell) -> int:

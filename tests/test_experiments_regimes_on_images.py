@@ -17,6 +17,7 @@ from manifoldlab.architecture import Architecture
 from manifoldlab.data.digits import digits
 from manifoldlab.data.subset import subset
 from manifoldlab.ensembles import stackable
+from manifoldlab.experiments import regimes_on_images
 from manifoldlab.experiments.regimes_on_images import FAST, Config, main
 from manifoldlab.gradients import input_gradient, margin
 from manifoldlab.interfaces import Batch
@@ -86,6 +87,17 @@ def test_the_figures_of_a_record(tmp_path: Path) -> None:
         drawn = draw(name)
         assert drawn.returncode == 0, drawn.stderr
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_training_is_given_the_spaces_of_its_images(tmp_path: Path) -> None:
+    """Found once, they train the network that a search in every step would."""
+    config = replace(TINY, objective="normal_penalty", dim=4)
+    study = regimes_on_images.Study(config, Work(tmp_path / "a"))
+    once, ground = study.robust(), study.ground
+    again = regimes_on_images.Study(config, Work(tmp_path / "b"))
+    again.ground.__dict__["training_geometry"] = ground.geometries["local_pca_64"].estimator
+    for name, values in again.robust().items():
+        assert np.allclose(values, once[name], atol=1e-3), name  # float32, cosines of small parts
 
 
 def test_networks_one_by_one_are_those_at_once(tmp_path: Path) -> None:

@@ -91,7 +91,14 @@ def test_looked_up_spaces_are_the_computed_ones(name: str, tmp_path: Path) -> No
         torch.testing.assert_close(
             geometry.at(some).to_tangent(some.x, v[:, rows]), expected[:, rows]
         )
+        torch.testing.assert_close(
+            geometry.held().at(some).to_tangent(some.x, v[:, rows]), expected[:, rows]
+        )
     assert sum(estimator.samples) == 30
+    with pytest.raises(ValueError, match="no sample 130 among the 30 of the spaces in memory"):
+        geometry.held().at(batch._replace(index=batch.index + 1))
+    with pytest.raises(ValueError, match="without an index"):
+        geometry.held().at(Batch(batch.x, batch.y))
     found = geometry.diagnostics(batch)
     for ours, theirs in zip(found, estimator.diagnostics(batch), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -166,7 +166,7 @@ class Study:
         step = config.step or PUBLISHED_STEP * (prod(images.train.shape) / 3072) ** 0.5
         ground = self.ground
         self.gauge = ImageGauge(
-            images.batch, ground.geometries, ground.score, features=ground.features, step=step
+            ground.batch, ground.geometries, ground.score, features=ground.features, step=step
         )
 
     def weak(self) -> dict[str, Any]:
@@ -175,8 +175,10 @@ class Study:
 
     def robust(self) -> dict[str, Any]:
         config, training = self.config, IMAGE_TRAININGS[self.config.objective]
-        first = next(iter(self.ground.geometries.values()))
-        objective = training.build(first, config.steps, config.radius)
+        ground = self.ground
+        first = next(iter(ground.geometries.values()))
+        geometry = ground.training_geometry if training.tangents else first
+        objective = training.build(geometry, config.steps, config.radius)
         return self._trained(objective, config.strengths, config.objective, 0.35, 0.98)
 
     def bayes(self) -> dict[str, Any]:

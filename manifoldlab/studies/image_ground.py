@@ -21,13 +21,14 @@ from manifoldlab.perception import Features, hidden
 from manifoldlab.problems.base import BayesClassifier
 from manifoldlab.scores.denoised import denoised
 from manifoldlab.scores.implied import implied
-from manifoldlab.studies import estimators
+from manifoldlab.studies import cache, estimators
 from manifoldlab.studies.calibration import Facts
 from manifoldlab.studies.estimators import Training
 from manifoldlab.studies.image_networks import Course
 from manifoldlab.studies.image_sets import Exact, ImageSet
 from manifoldlab.studies.prepared import classifier, denoiser
 from manifoldlab.studies.trained_denoiser import Schooling
+from manifoldlab.tangent_cache import Cached, cached
 from manifoldlab.training import Advance
 
 EXACT = "exact"  # the name of true tangent spaces
@@ -52,9 +53,10 @@ class ImageGround:
     def train(self) -> Data:
         return self.images.train
 
-    @property
+    @cached_property
     def batch(self) -> Batch:
-        return self.images.batch
+        """Of all test images."""
+        return next(self.images.tests.batches(10**9, None))
 
     @cached_property
     def dimension(self) -> IntrinsicDimension:
@@ -66,17 +68,31 @@ class ImageGround:
 
     @cached_property
     def geometries(self) -> Mapping[str, Geometry]:
-        found, truth = {name: self._estimator(name) for name in self.names}, self.images.truth
-        if truth is None:
-            return found
-        dim = truth.geometry(self.batch).at(self.batch).dim
-        return {EXACT: Exact(truth, dim, self.batch)} | found
+        found: dict[str, Geometry] = {
+            name: self._kept(name, self.images.tests) for name in self.names
+        }
+        exact = self._exact
+        return found if exact is None else {EXACT: exact} | found
 
-    def _estimator(self, name: str) -> Geometry:
+    @cached_property
+    def training_geometry(self) -> Geometry:
+        """The first of them, at the training images."""
+        return self._exact or self._kept(self.names[0], self.train).held()
+
+    @cached_property
+    def _exact(self) -> Geometry | None:
+        truth = self.images.truth
+        if truth is None:
+            return None
+        return Exact(truth, truth.geometry(self.batch).at(self.batch).dim, self.batch)
+
+    def _kept(self, name: str, data: Data) -> Cached:
+        """Bases of a data set, computed once for all runs."""
         told = self._telling(f"tangent spaces: {name}")
-        return estimators.estimator(
+        estimator = estimators.estimator(
             name, self.train, dim=self.dim, training=self.training, advance=told
         )
+        return cached(estimator, data, cache.root() / "tangents")
 
     @cached_property
     def facts(self) -> Mapping[str, Facts]:
@@ -88,7 +104,8 @@ class ImageGround:
             same = estimators.agreement(
                 name, self.train, some, dim=self.dim, training=self.training
             )
-            found[name] = Facts(name, self.dim, some.x[0].numel(), count, same)
+            sizes = self.dim, some.x[0].numel(), count
+            found[name] = Facts(name, *sizes, same, pictures=some.x.ndim > 2)
         return found
 
     @cached_property

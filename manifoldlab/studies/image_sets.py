@@ -23,7 +23,7 @@ FACTORS = 6  # of a component, where no dimension is given
 
 class ImageSet(NamedTuple):
     train: Data
-    batch: Batch  # test images
+    tests: Data
     truth: Problem | None
 
 
@@ -51,15 +51,11 @@ def image_set(
     if not name.endswith(TWIN):
         train = subset(original, count) if count else original
         tests = subset(load(name, root=root, train=False, device=device), held_out)
-        return ImageSet(train, _first(tests, held_out), None)
+        return ImageSet(train, tests, None)
     problem = twin(original, dim or FACTORS, 0).noisier(blur)
     count = count or sum(len(batch.y) for batch in original.batches(4096, None))
     train, tests = (
         samples(problem, n, seed=draws.number(0, what), device=device)
         for n, what in ((count, "train"), (held_out, "test"))
     )
-    return ImageSet(train, _first(tests, held_out), problem)
-
-
-def _first(data: Data, n: int) -> Batch:
-    return next(data.batches(n, None))
+    return ImageSet(train, tests, problem)
