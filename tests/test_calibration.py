@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,14 @@ def test_the_nearest_is_near_in_agreement_and_dimension() -> None:
     assert nearest([far, near], facts()).ground == "a"
 
 
+def test_pictures_are_read_by_pictures_where_there_are_any() -> None:
+    vector = replace(entry("a", 0.9, 0.0, [0.5]), facts=facts())
+    picture = replace(entry("b", 0.9, 0.0, [0.5]), facts=facts(dim=16, pictures=True))
+    assert nearest([vector, picture], facts(pictures=True)).ground == "b"
+    assert nearest([vector, picture], facts()).ground == "a"
+    assert nearest([vector], facts(pictures=True)).ground == "a"
+
+
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     entries = [entry(f"{k}", 0.9 - k / 100, 0.05, [0.2, 0.7]) for k in range(3)]
     calibration.write(entries, tmp_path / "table.json")
@@ -158,7 +167,17 @@ def test_wrong_fields(changes: dict[str, object], line: str) -> None:
 )
 def test_grounds_that_there_are_not(name: str, dim: int, ambient: int, line: str) -> None:
     with pytest.raises(ValueError, match=line):
-        ground(name, dim=dim, ambient=ambient, noise=0.1, seed=0, root="")
+        ground(name, dim=dim, ambient=ambient, noise=0.1, blur=0.0, seed=0, root="")
+
+
+def test_a_twin_is_blurred_and_nothing_else() -> None:
+    make = partial(ground, dim=3, ambient=20, noise=0.1, seed=0, root="")
+    x = make("digits_twin", blur=0.0).sample(50, torch.Generator().manual_seed(0)).x
+    blurred = make("digits_twin", blur=0.3)
+    assert blurred == make("digits_twin", blur=0.0).noisier(0.3)
+    assert 0.2 < (blurred.sample(50, torch.Generator().manual_seed(0)).x - x).std() < 0.4
+    with pytest.raises(ValueError, match="only twins are blurred, by 0.3: sphere has noise 0.1"):
+        make("sphere", blur=0.3)
 
 
 def test_coverage_of_a_stored_table_and_its_figure(
@@ -197,7 +216,11 @@ def test_entries_are_means_over_seeds(tmp_path: Path) -> None:
     folder.parent.mkdir()
     two = np.array([[0.8], [0.9]])
     samples = {"capture": two, "agreement": two - 0.1, "rank": np.full((2, 1), 3), "dim": [2, 2]}
-    samples |= {"ambient": [20, 20], "true": np.array([[0.2, 1.0], [0.4, 1.0]])}
+    samples |= {
+        "ambient": [20, 20],
+        "pictures": [False] * 2,
+        "true": np.array([[0.2, 1.0], [0.4, 1.0]]),
+    }
     samples["estimated"] = samples["true"][:, None] * 0.9
     records.save(folder, "calibrate", plain, records.Outcome({}, samples), seconds=1.0)
     (found,) = calibration.entries_of(records.load("calibrate", tmp_path))

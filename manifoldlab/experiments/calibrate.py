@@ -62,6 +62,8 @@ class Config:
     """D of a manifold; pictures have their own."""
     noise: float = 0.1
     """In units of the smaller of reach and 1."""
+    blur: float = 0.0
+    """Noise that is added to a twin, which makes its classes overlap."""
     samples: int = 2000
     """From which tangent spaces and scores are estimated."""
     held_out: int = 64
@@ -98,8 +100,15 @@ class Config:
         estimators.check(self.estimators)
 
 
-LEAST = {"dim": 1, "ambient": 2, "samples": 4, "held_out": 2, "seeds": 2, "seed": 0}
-LEAST |= {"epochs": 1, "width": 1}
+LEAST: dict[str, float] = {
+    "dim": 1,
+    "ambient": 2,
+    "samples": 4,
+    "held_out": 2,
+    "seeds": 2,
+    "seed": 0,
+}
+LEAST |= {"epochs": 1, "width": 1, "blur": 0.0}
 FAST = Config(
     samples=500,
     held_out=32,
@@ -158,6 +167,7 @@ class Seed:
             dim=config.dim,
             ambient=config.ambient,
             noise=config.noise,
+            blur=config.blur,
             seed=config.seed,
             root=config.root,
         )
@@ -171,6 +181,7 @@ class Seed:
         rows = [self._estimated(name, k, truth) for k, name in enumerate(self.config.estimators)]
         columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
         return columns | {
+            "pictures": len(self.problem.shape) > 1,
             "true": np.array(
                 [_share(truth.geometry, truth.batch, g) for g in truth.fields.values()]
             ),

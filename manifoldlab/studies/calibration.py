@@ -12,7 +12,7 @@ and capture is .57. So the line is fitted: by the shares of several models on th
     A = intercept + slope A^    by least squares, `off` its largest error there.
 
 Near is near in dimensions, in the number of samples, and in `agreement`, tr(P^_1 P^_2) / d^ of the spaces
-by two halves of the samples, which needs no truth.
+by two halves of the samples, which needs no truth; pictures are read by pictures.
 
 The error bar is conformal over grounds (hierarchical: Lee, Barber and Willett 2023), and grows with the
 distance from the nearest one. Each family of grounds is calibrated by the other families; q is the least
@@ -30,7 +30,7 @@ The stored table is made of records of experiment calibrate:
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, log2, nan
 from pathlib import Path
@@ -56,6 +56,7 @@ class Facts:
     ambient: int
     samples: int
     agreement: float
+    pictures: bool = False  # or vectors
 
 
 @final
@@ -90,13 +91,16 @@ def distance(a: Facts, b: Facts) -> float:
 
 
 def nearest(entries: Sequence[Entry], facts: Facts) -> Entry:
+    """Pictures are read by pictures where there are any: their classes lie on several flats, as those of
+    twins do, and no single manifold tells what an estimator sees there."""
     same = [entry for entry in entries if entry.facts.estimator == facts.estimator]
     if not same:
         known = sorted({entry.facts.estimator for entry in entries})
         raise ValueError(
             f"{facts.estimator} is not calibrated, but {', '.join(known) or 'nothing is'}"
         )
-    return min(same, key=lambda entry: distance(entry.facts, facts))
+    alike = [entry for entry in same if entry.facts.pictures == facts.pictures]
+    return min(alike or same, key=lambda entry: distance(entry.facts, facts))
 
 
 class Line(NamedTuple):
@@ -174,14 +178,26 @@ def _entry(run: records.Run, samples: dict[str, Any], k: int, name: str) -> Entr
     agreement = float(samples["agreement"][:, k].mean())
     config = run.config
     return Entry(
-        Facts(name, config["dim"], ambient, config["samples"], agreement),
-        f"{config['ground']} of dimension {dim} in R^{ambient}",
+        Facts(
+            name,
+            config["dim"],
+            ambient,
+            config["samples"],
+            agreement,
+            bool(samples["pictures"][0]),
+        ),
+        _title(config, dim, ambient),
         config["ground"],
         capture,
         (rank - capture * dim) / (ambient - dim),
         tuple(samples["true"].mean(0).tolist()),
         tuple(samples["estimated"][:, k].mean(0).tolist()),
     )
+
+
+def _title(config: Mapping[str, Any], dim: int, ambient: int) -> str:
+    blur = f", blurred by {config['blur']:g}" if config["blur"] else ""
+    return f"{config['ground']} of dimension {dim} in R^{ambient}{blur}"
 
 
 def write(entries: Sequence[Entry], path: Path) -> None:

@@ -3,7 +3,7 @@
     FAMILY      an example of the family, with isotropic noise and the exact score in dimension 1 and 2,
                 in a tube of noise beyond; noise in units of the smaller of reach and 1
     SET_twin    the mixture of factor analyzers that was fitted to a data set (module factor_twins), with
-                so many factors a component, and its own noise
+                so many factors a component, and its own noise; more if it is blurred
 
 Gradients of any tangent share are made of those of the Bayes margin, b, which are tangent or nearly so, and
 of a random smooth network, r, with root mean squares |b| and |r| over the points:
@@ -43,12 +43,17 @@ def grounds() -> list[str]:
     return families() + [f"{name}{TWIN}" for name in loaders()]
 
 
-def ground(name: str, *, dim: int, ambient: int, noise: float, seed: int, root: str) -> Problem:
+def ground(
+    name: str, *, dim: int, ambient: int, noise: float, blur: float, seed: int, root: str
+) -> Problem:
     """In one line where there is none of that name, dimension or size."""
     if name not in grounds():
         raise ValueError(catalog.unknown("ground", name, grounds()))
     if name.endswith(TWIN):
-        return twin(load(name.removesuffix(TWIN), root=root), dim, seed)
+        found = twin(load(name.removesuffix(TWIN), root=root), dim, seed)
+        return found.noisier(blur) if blur else found
+    if blur:
+        raise ValueError(f"only twins are blurred, by {blur:g}: {name} has noise {noise:g}")
     members: Sequence[Manifold] = catalog.module("manifolds", name).examples(dim, seed)
     if not members:
         raise ValueError(f"{name} has no member of dimension {dim}")
