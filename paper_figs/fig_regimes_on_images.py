@@ -2,8 +2,9 @@
 
 A column for each training, two panels over its strengths: how far the class probabilities change by steps
 along and across the estimated manifold; and accuracy, the likeness of gradients to the score (cosine, and
-as a network of the same data sees it) and their tangent share. Cross-entropy stands on the left, and a
-dotted line shows where the cosine is largest.
+as a network of the same data sees it) and their tangent share, as estimated and, with its bar at 90 %, as
+it is calibrated (exact on twins). Cross-entropy stands on the left, and a dotted line shows where the cosine
+is largest.
 
     manifoldlab sweep regimes_on_images --data digits --count 8 --objective noise_augmentation,adversarial
     python paper_figs/fig_regimes_on_images.py --results results --out docs/figures
@@ -46,8 +47,9 @@ VALUES = {
     "right": ("accuracy", Look("#000000", "^"), "-"),
     "score": ("cosine with the score", Look(COLOURS[2], "o"), "-"),
     "perceptual": ("likeness as a network sees it", Look(COLOURS[3], "s"), "--"),
-    "share": ("tangent share, uncalibrated", Look(COLOURS[5], "D"), "-."),
+    "share": ("tangent share, as estimated", Look(COLOURS[5], "D"), "-."),
 }
+CALIBRATED = "#8c510a"
 NULL = "#777777"
 
 
@@ -62,7 +64,8 @@ def means(run: Run) -> dict[str, Any]:
     low, high = np.log(samples["strengths"][[0, -1]])
     step = (high - low) / (len(samples["strengths"]) - 1)
     place = np.concatenate([[np.exp(low - 1.5 * step)], samples["strengths"]])
-    return found | {"place": place, "null_share": 1 - samples[f"null_{omega}"]}
+    found |= {"place": place, "null_share": 1 - samples[f"null_{omega}"]}
+    return found | {"calibrated": samples.get(f"calibrated_{exact}")}
 
 
 def draw_pair(upper: Axes, lower: Axes, run: Run) -> None:
@@ -79,12 +82,33 @@ def draw_pair(upper: Axes, lower: Axes, run: Run) -> None:
     }
     for label, (value, colour) in nulls.items():
         lower.axhline(value, color=colour, lw=0.9, ls=(0, (1, 3)), label=label)
-    upper.set_title(run.config["objective"].replace("_", " "), fontsize=8.5)
+    if found["calibrated"] is not None:
+        draw_calibrated(lower, found["place"], found["calibrated"])
+    training = run.config["objective"].replace("_", " ")
+    upper.set_title(f"{run.config['data'].replace('_', ' ')}\n{training}", fontsize=8.5)
     upper.set_ylim(bottom=0)
     lower.set_ylim(-0.12, 1.02)
     for axes in (upper, lower):
         draw_places(axes, found["place"])
     upper.tick_params(labelbottom=False)
+
+
+def draw_calibrated(axes: Axes, place: Any, quotes: Any) -> None:
+    """(places, 3): values, which are nan where nothing can be said, and the ends of their bars."""
+    value, low, high = quotes.T
+    bars = np.stack([value - low, high - value])
+    known = np.isfinite(value)
+    axes.errorbar(
+        place[known],
+        value[known],
+        bars[:, known],
+        fmt="_",
+        ms=4,
+        lw=0.8,
+        color=CALIBRATED,
+        alpha=0.8,
+        label="tangent share, calibrated",
+    )
 
 
 def draw_places(axes: Axes, place: Any) -> None:
@@ -97,13 +121,9 @@ def draw_places(axes: Axes, place: Any) -> None:
 
 def figure(found: Sequence[Run]) -> Figure:
     shown = fullest(found, ("data", "objective"), ("seeds", "samples", "count", "epochs"))
-    sets = list(dict.fromkeys(run.config["data"] for run in shown))
-    blocks = []
-    for data in sets:
-        runs = [run for run in shown if run.config["data"] == data]
-        runs.sort(key=lambda run: ORDER.index(run.config["objective"]))
-        blocks += [runs[i : i + COLUMNS] for i in range(0, len(runs), COLUMNS)]
-    width = max(len(block) for block in blocks)
+    shown.sort(key=lambda run: (run.config["data"], ORDER.index(run.config["objective"])))
+    blocks = [shown[i : i + COLUMNS] for i in range(0, len(shown), COLUMNS)]
+    width = len(blocks[0])
     page = Figure(figsize=(2.1 * width + 1, 3.4 * len(blocks) + 1.1), layout="constrained")
     grid = page.subplots(2 * len(blocks), width, squeeze=False, sharey="row")
     for k, block in enumerate(blocks):
@@ -114,7 +134,7 @@ def figure(found: Sequence[Run]) -> Figure:
             else:
                 for axes in pair:
                     axes.set_axis_off()
-        grid[2 * k, 0].set_ylabel(f"{block[0].config['data']}\n\nchange of\nprobabilities")
+        grid[2 * k, 0].set_ylabel("change of\nprobabilities")
         for axes in grid[2 * k + 1]:
             axes.set_xlabel("strength")
     legends = [grid[row, 0].get_legend_handles_labels() for row in (0, 1)]

@@ -83,6 +83,8 @@ def test_tangent_probes_need_a_reference_set(tmp_path: Path) -> None:
     made = main(config, Work(tmp_path))
     assert set(OF_TANGENTS) < set(made.samples) and made.samples["steps_off"].shape == (40, 1)
     assert np.allclose(made.samples["gradient_omega_null"], 1 - 5 / 64)
+    (share,) = (value for name, value in made.metrics.items() if name.startswith("tangent share"))
+    assert 0 <= share["low"] <= share["measured"] <= share["high"] <= 1
     again = main(replace(config, batch_size=7), Work(tmp_path))  # the same images in other batches
     for name in ("gradient_omega", "score_cosine", "spectrum_overlap"):
         assert np.allclose(made.samples[name], again.samples[name], atol=1e-4), name

@@ -63,6 +63,12 @@ def test_a_tiny_run_has_an_array_an_image_and_is_the_same_again(tmp_path: Path) 
     assert {"best score, gained", "excessive accuracy, lost"} < set(first.metrics)
     assert first.samples["null_omega_local_pca_64"] == 1 - TINY.dim / 64 or TINY.dim == 0
     assert np.allclose(first.samples["strengths"], [0.1, 1.0])
+    value, low, high = first.samples[
+        "calibrated_local_pca_64"
+    ].T  # by cross-entropy, then strengths
+    assert len(value) == 3 and np.all(low <= value) and np.all(value <= high)
+    weak = [m for n, m in first.metrics.items() if n.startswith("weak tangent share, local_pca_64")]
+    assert [m["measured"] for m in weak] == [value[0]]
 
 
 def test_the_figures_of_a_record(tmp_path: Path) -> None:

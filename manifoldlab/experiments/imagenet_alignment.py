@@ -40,10 +40,12 @@ from manifoldlab.probes.tangent_alignment import tangent_alignment
 from manifoldlab.records import Outcome, Progress
 from manifoldlab.scores.denoised import denoised
 from manifoldlab.scores.stationary import spectrum, stationary
-from manifoldlab.studies import estimators, image_models
+from manifoldlab.studies import calibration, estimators, image_models
+from manifoldlab.studies.calibration import Facts
 from manifoldlab.studies.robust_networks import check_numbers, parts
 from manifoldlab.studies.together import answers, together
 
+SAME = 100  # images at most at which spaces by halves of the reference set are compared
 PUBLISHED_STEP = 2.64  # of pixels in [0, 1], in D = 3072
 OF_TANGENTS = (  # fields that say nothing where every direction is tangent
     "gradient_alignment",
@@ -118,7 +120,8 @@ def main(config: Config, progress: Progress) -> Outcome:
     progress(1.0, "done")
     if len(found.answers_right) < 2:
         raise ValueError(f"2 images or more have an interval, {config.data} has 1")
-    return Outcome(summed(arrays) | study.rate(len(found.answers_right), seconds), arrays)
+    metrics = summed(arrays) | study.rate(len(found.answers_right), seconds)
+    return Outcome(metrics | study.calibrated(arrays), arrays)
 
 
 def summed(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +158,8 @@ class Study:
         self.reference = self._reference()
         self.geometry: Geometry = Everything(prod(self.data.shape))
         if config.estimator:
-            near = subset(get(train=True), config.reference, seed=config.seed)
-            self.geometry = estimators.estimator(config.estimator, near, dim=config.dim)
+            self.near = subset(get(train=True), config.reference, seed=config.seed)
+            self.geometry = estimators.estimator(config.estimator, self.near, dim=config.dim)
 
     def batches(self) -> Iterator[Batch]:
         """Those to be measured, one at a time."""
@@ -178,6 +181,21 @@ class Study:
 
     def rate(self, images: int, seconds: float) -> dict[str, float]:
         return {"images": images, "images per second": images / seconds}
+
+    def calibrated(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The mean tangent share as module calibration reads it, where there is an estimator."""
+        config, table = self.config, calibration.read()
+        if not (config.estimator and table):
+            return {}
+        self.progress(0.95, "tangent spaces by halves")
+        some = next(self.data.batches(SAME, config.seed))
+        same = estimators.agreement(
+            config.estimator, self.near, some, dim=config.dim, training=estimators.USUAL
+        )
+        sizes = config.dim, prod(self.data.shape), config.reference
+        facts = Facts(config.estimator, *sizes, same, pictures=True)
+        by, metric = calibration.quoted(table, facts, float(arrays["gradient_alignment"].mean()))
+        return {f"tangent share, {config.estimator}, by {by}": metric}
 
     def _some(self, images: int) -> Iterator[Batch]:
         size, seed = self.config.batch_size, self.config.seed

@@ -134,7 +134,7 @@ def main(config: Config, progress: Progress) -> Outcome:
     progress(1.0, "done")
     return Outcome(
         {"intrinsic dimension": study.dimension()} | claims(means) | study.calibrated(means),
-        {"strengths": np.array(config.strengths), **arrays, **facts},
+        {"strengths": np.array(config.strengths), **arrays, **facts, **study.bands(means)},
     )
 
 
@@ -224,10 +224,15 @@ class Study:
         for name in self.config.estimators if table else ():
             facts = self.ground.facts[name]
             for when, omega in at_best(means, f"omega_{name}").items():
-                quote = calibration.quote(table, facts, 1 - float(omega.mean()))
-                found[f"{when} tangent share, {name}, by {quote.entry.ground}"] = {
-                    "measured": quote.value,
-                    "low": quote.low,
-                    "high": quote.high,
-                }
+                by, metric = calibration.quoted(table, facts, 1 - float(omega.mean()))
+                found[f"{when} tangent share, {name}, by {by}"] = metric
+        return found
+
+    def bands(self, means: dict[str, Any]) -> dict[str, Any]:
+        """Of each estimator the calibrated tangent share by cross-entropy, then at each strength."""
+        table, found = calibration.read(), dict[str, Any]()
+        for name in self.config.estimators if table else ():
+            omega = np.concatenate([means[f"weak_omega_{name}"], means[f"omega_{name}"]])
+            shares = (1 - omega.mean(1)).tolist()
+            found[f"calibrated_{name}"] = calibration.quotes(table, self.ground.facts[name], shares)
         return found

@@ -37,8 +37,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
+import numpy.typing as npt
 
 from manifoldlab import records
+from manifoldlab.comparison import Metric
+
+Array = npt.NDArray[np.float64]
 
 STORED = Path(__file__).with_suffix(".json")
 RATE = 0.9
@@ -131,6 +135,18 @@ def quote(entries: Sequence[Entry], facts: Facts, estimated: float, *, rate: flo
         return Quote(nan if seen is None else seen(estimated), 0.0, 1.0, by)
     value, bar = seen(estimated), seen.off + q * (NEAR + distance(by.facts, facts))
     return Quote(value, max(0.0, value - bar), min(1.0, value + bar), by)
+
+
+def quotes(entries: Sequence[Entry], facts: Facts, estimated: Sequence[float]) -> Array:
+    """(shares, 3): each as it is calibrated, and its bar."""
+    found = [quote(entries, facts, share) for share in estimated]
+    return np.array([(one.value, one.low, one.high) for one in found])
+
+
+def quoted(entries: Sequence[Entry], facts: Facts, estimated: float) -> tuple[str, Metric]:
+    """By which ground, and as a metric."""
+    found = quote(entries, facts, estimated)
+    return found.entry.ground, {"measured": found.value, "low": found.low, "high": found.high}
 
 
 def factor(entries: Sequence[Entry], estimator: str, rate: float = RATE) -> float:
