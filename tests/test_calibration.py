@@ -141,6 +141,10 @@ def test_a_tiny_run_keeps_the_bound_of_a4() -> None:
     for name in names:
         assert found.metrics[f"{name} A4"]["agrees"]
     assert np.isfinite(found.samples["score"]).all()
+    more = replace(config, rank=3, estimators=names[:1])
+    wide = calibrate.main(more, Work()).samples
+    assert np.all(wide["rank"] == 3) and np.all(wide["dim"] == 1)
+    assert np.all(wide["capture"] > found.samples["capture"][:, :1])  # more directions see more
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ class Config:
     """A manifold family, or SET_twin of a data set (module calibration_grounds)."""
     dim: int = 2
     """Its dimension; of a twin that of its factors."""
+    rank: int = 0
+    """Tangent directions that are estimated: 0 for as many as there are."""
     ambient: int = 20
     """D of a manifold; pictures have their own."""
     noise: float = 0.1
@@ -108,7 +110,7 @@ LEAST: dict[str, float] = {
     "seeds": 2,
     "seed": 0,
 }
-LEAST |= {"epochs": 1, "width": 1, "blur": 0.0}
+LEAST |= {"rank": 0, "epochs": 1, "width": 1, "blur": 0.0}
 FAST = Config(
     samples=500,
     held_out=32,
@@ -222,7 +224,8 @@ class Seed:
         config, points = self.config, truth.batch._replace(x=truth.batch.x.float())
         self.told(0.1 + 0.8 * k / len(config.estimators), name)
         training = estimators.Training(config.epochs, config.width, self.seed)
-        fitted = partial(estimators.estimator, name, dim=config.dim, training=training)
+        chosen = config.rank or config.dim
+        fitted = partial(estimators.estimator, name, dim=chosen, training=training)
         here = fitted(self.data).at(points)
         basis = estimators.basis(here, truth.batch.x)
         angles = linalg.principal_angles(basis, truth.basis)
@@ -234,7 +237,7 @@ class Seed:
             "capture": estimators.overlap(basis, truth.basis) / rank,
             "angle": angles[:, -1].rad2deg().mean().item(),
             "agreement": estimators.agreement(
-                name, self.data, points, dim=config.dim, training=training
+                name, self.data, points, dim=chosen, training=training
             ),
             "estimated": [_share(here, truth.batch, g) for g in truth.fields.values()],
             "bias": [shift[probe].mean().item() for probe in PROBES],

@@ -196,7 +196,7 @@ def _entry(run: records.Run, samples: dict[str, Any], k: int, name: str) -> Entr
     return Entry(
         Facts(
             name,
-            config["dim"],
+            config["rank"] or config["dim"],
             ambient,
             config["samples"],
             agreement,
@@ -213,7 +213,8 @@ def _entry(run: records.Run, samples: dict[str, Any], k: int, name: str) -> Entr
 
 def _title(config: Mapping[str, Any], dim: int, ambient: int) -> str:
     blur = f", blurred by {config['blur']:g}" if config["blur"] else ""
-    return f"{config['ground']} of dimension {dim} in R^{ambient}{blur}"
+    rank = f", by {config['rank']} directions" if config["rank"] else ""
+    return f"{config['ground']} of dimension {dim} in R^{ambient}{blur}{rank}"
 
 
 def write(entries: Sequence[Entry], path: Path) -> None:
