@@ -61,6 +61,7 @@ def test_a_tiny_run_has_an_array_an_image_and_is_the_same_again(tmp_path: Path) 
         assert np.array_equal(first.samples[name], again.samples[name])
     assert first.metrics == again.metrics
     assert {"best score, gained", "excessive accuracy, lost"} < set(first.metrics)
+    assert first.metrics["noise left by the denoiser"]["measured"] < 1  # it is better than nothing
     assert first.samples["null_omega_local_pca_64"] == 1 - TINY.dim / 64 or TINY.dim == 0
     assert np.allclose(first.samples["strengths"], [0.1, 1.0])
     value, low, high = first.samples[

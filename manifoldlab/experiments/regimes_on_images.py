@@ -19,7 +19,7 @@ import numpy as np
 
 from manifoldlab import catalog
 from manifoldlab.architecture import Architecture
-from manifoldlab.comparison import Metric
+from manifoldlab.comparison import Metric, measured
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.problems.base import BayesClassifier
 from manifoldlab.records import Outcome, Progress
@@ -119,8 +119,16 @@ LEAST = {
     "denoiser_width": 1,
     "step": 0.0,
 }
-FAST = Config(
-    low=1e-2, high=10.0, count=8, seeds=3, width=8, epochs=25, steps=3, denoiser_epochs=30
+FAST = Config(  # of any data set a few minutes on two cores
+    low=1e-2,
+    high=10.0,
+    count=6,
+    seeds=3,
+    samples=750,
+    width=8,
+    epochs=16,
+    steps=3,
+    denoiser_epochs=30,
 )
 
 
@@ -133,7 +141,7 @@ def main(config: Config, progress: Progress) -> Outcome:
     facts |= {f"bayes_{name}": values for name, values in study.bayes().items()}
     progress(1.0, "done")
     return Outcome(
-        {"intrinsic dimension": study.dimension()} | claims(means) | study.calibrated(means),
+        study.ground_metrics() | claims(means) | study.calibrated(means),
         {"strengths": np.array(config.strengths), **arrays, **facts, **study.bands(means)},
     )
 
@@ -213,10 +221,12 @@ class Study:
         shape = (-1, config.seeds, config.held_out)
         return {field: np.stack([row[field] for row in rows]).reshape(shape) for field in rows[0]}
 
-    def dimension(self) -> Metric:
-        found = self.ground.dimension
+    def ground_metrics(self) -> dict[str, Metric]:
+        found, left = self.ground.dimension, self.ground.noise_left
         value, error = found.dimension, 1.96 * found.error
-        return {"measured": value, "low": value - error, "high": value + error}
+        size: Metric = {"measured": value, "low": value - error, "high": value + error}
+        noise = {} if left is None else {"noise left by the denoiser": measured(left.cpu().numpy())}
+        return {"intrinsic dimension": size} | noise
 
     def calibrated(self, means: dict[str, Any]) -> dict[str, Any]:
         """The tangent shares by cross-entropy and at the best strength, as module calibration reads them."""

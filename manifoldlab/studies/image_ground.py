@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
+import torch
 from torch import Tensor
 
+from manifoldlab import draws, linalg
 from manifoldlab.architecture import Architecture
 from manifoldlab.interfaces import Batch, Data, Geometry
 from manifoldlab.intrinsic_dimension import IntrinsicDimension, maximum_likelihood
+from manifoldlab.models.denoiser import Denoiser
 from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.perception import Features, hidden
 from manifoldlab.problems.base import BayesClassifier
@@ -34,6 +37,7 @@ from manifoldlab.training import Advance
 EXACT = "exact"  # the name of true tangent spaces
 LAYERS = ("2", "4", "6")  # of small_cnn, behind each activation
 WITNESS_SEED = 10**6  # no network that is measured has it
+BATCH = 64  # of the denoiser's training: many steps count for more than large ones here
 SAME = 100  # test images at which spaces by halves of the data are compared
 Told = Callable[[float, str], None]
 
@@ -114,9 +118,23 @@ class ImageGround:
         if self.images.truth is not None:
             exact = BayesClassifier(self.images.truth.noisier(self.sigma))
             return implied(exact, conditional=True)(self.batch)
-        plan = Schooling(self.training.epochs, width=self.training.width)
-        model = denoiser(self.train, plan, advance=self._telling("denoiser"))
-        return denoised(model, sigma=self.sigma, conditional=True)(self.batch)
+        return denoised(self._denoiser, sigma=self.sigma, conditional=True)(self.batch)
+
+    @cached_property
+    def noise_left(self) -> Tensor | None:
+        """|D(x + sigma u) - x|^2 / |sigma u|^2 of each test image: what the score is worth, if not exact."""
+        if self.images.truth is not None:
+            return None
+        x, y = self.batch.x, self.batch.y
+        noise = self.sigma * draws.normal(x, draws.source(0, "noise left"))
+        with torch.no_grad():
+            left = self._denoiser(x + noise, self.sigma, y) - x
+        return linalg.squared_norm(left) / linalg.squared_norm(noise)
+
+    @cached_property
+    def _denoiser(self) -> Denoiser:
+        plan = Schooling(self.training.epochs, BATCH, width=self.training.width)
+        return denoiser(self.train, plan, advance=self._telling("denoiser"))
 
     @cached_property
     def features(self) -> Features:
