@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from manifoldlab.records import Run
 from manifoldlab.report import paper
-from manifoldlab.report.intervals import curve, fullest
+from manifoldlab.report.intervals import CALIBRATED, bars, curve, fullest
 from manifoldlab.report.plots import COLOURS, Look
 
 COMMAND = "manifoldlab sweep regimes_on_images --objective adversarial,noise_augmentation"
@@ -49,7 +49,6 @@ VALUES = {
     "perceptual": ("likeness as a network sees it", Look(COLOURS[3], "s"), "--"),
     "share": ("tangent share, as estimated", Look(COLOURS[5], "D"), "-."),
 }
-CALIBRATED = "#8c510a"
 NULL = "#777777"
 
 
@@ -83,7 +82,7 @@ def draw_pair(upper: Axes, lower: Axes, run: Run) -> None:
     for label, (value, colour) in nulls.items():
         lower.axhline(value, color=colour, lw=0.9, ls=(0, (1, 3)), label=label)
     if found["calibrated"] is not None:
-        draw_calibrated(lower, found["place"], found["calibrated"])
+        bars(lower, found["place"], found["calibrated"], CALIBRATED, "tangent share, calibrated")
     training = run.config["objective"].replace("_", " ")
     upper.set_title(f"{run.config['data'].replace('_', ' ')}\n{training}", fontsize=8.5)
     upper.set_ylim(bottom=0)
@@ -91,24 +90,6 @@ def draw_pair(upper: Axes, lower: Axes, run: Run) -> None:
     for axes in (upper, lower):
         draw_places(axes, found["place"])
     upper.tick_params(labelbottom=False)
-
-
-def draw_calibrated(axes: Axes, place: Any, quotes: Any) -> None:
-    """(places, 3): values, which are nan where nothing can be said, and the ends of their bars."""
-    value, low, high = quotes.T
-    bars = np.stack([value - low, high - value])
-    known = np.isfinite(value)
-    axes.errorbar(
-        place[known],
-        value[known],
-        bars[:, known],
-        fmt="_",
-        ms=4,
-        lw=0.8,
-        color=CALIBRATED,
-        alpha=0.8,
-        label="tangent share, calibrated",
-    )
 
 
 def draw_places(axes: Axes, place: Any) -> None:

@@ -3,7 +3,8 @@
 A panel for each ground, from manifolds through twins of images to images: the tangent share of the
 gradient of networks trained by noise augmentation, over strengths from low to high, cross-entropy on the
 left; beside it accuracy and, where the truth is known, what the Bayes classifier has. On manifolds and
-twins the share is exact; on images it is estimated.
+twins the share is exact; on images it is estimated, and beside it stands how calibration reads it, with a
+bar at 90 %.
 
     manifoldlab sweep three_regimes --problem sphere,circle --objective noise_augmentation
     manifoldlab sweep regimes_on_images --data digits,digits_twin --objective noise_augmentation
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from manifoldlab import records
 from manifoldlab.records import Run
 from manifoldlab.report import paper
-from manifoldlab.report.intervals import curve, fullest
+from manifoldlab.report.intervals import CALIBRATED, bars, curve, fullest
 from manifoldlab.report.plots import COLOURS, Look
 
 OBJECTIVE = "noise_augmentation"
@@ -37,6 +38,7 @@ class Panel(NamedTuple):
     accuracy: Any
     null: float
     bayes: float | None  # tangent share of the Bayes classifier
+    calibrated: Any = None  # (strengths, 3) value and bar
 
 
 def on_known_ground(run: Run) -> Panel:
@@ -63,6 +65,7 @@ def on_images(run: Run) -> Panel:
         both("right"),
         1 - float(samples[f"null_{omega}"]),
         1 - float(samples[f"bayes_{omega}"].mean()) if exact else None,
+        samples.get(f"calibrated_{name}"),
     )
 
 
@@ -70,6 +73,8 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     place = np.concatenate([[WEAK], np.linspace(0, 1, len(panel.share) - 1)])
     curve(axes, place, panel.accuracy, ACCURACY, "accuracy", style=":")
     curve(axes, place, panel.share, SHARE, "tangent share of the gradient")
+    if panel.calibrated is not None:
+        bars(axes, place, panel.calibrated, CALIBRATED, "tangent share, calibrated")
     axes.axhline(panel.null, color="#777777", lw=0.9, ls=(0, (1, 2)), label="isotropic gradient")
     if panel.bayes is not None:
         axes.axhline(panel.bayes, color=COLOURS[0], lw=1.3, label="Bayes, exact")

@@ -13,6 +13,7 @@ from manifoldlab.report.plots import Look
 from manifoldlab.statistics import mean_interval
 
 Array = NDArray[Any]
+CALIBRATED = "#8c510a"  # of what estimators say, as calibration reads it
 
 
 def curve(axes: Axes, x: Array, values: Array, look: Look, label: str, *, style: str = "-") -> None:
@@ -36,6 +37,16 @@ def level(axes: Axes, values: Array, colour: str, label: str, *, style: str = "-
     low, high = mean_interval(values)
     axes.axhspan(low, high, color=colour, alpha=BAND, lw=0)
     axes.axhline(float(values.mean()), color=colour, ls=style, lw=1.2, label=label)
+
+
+def bars(axes: Axes, x: Array, quotes: Array, colour: str, label: str) -> None:
+    """Of quotes (points, 3): values, nan where nothing can be said, and the ends of their bars."""
+    value, low, high = quotes.T
+    known = np.isfinite(value)
+    ends = np.stack([value - low, high - value])[:, known]
+    axes.errorbar(
+        x[known], value[known], ends, fmt="_", ms=4, lw=0.8, alpha=0.8, color=colour, label=label
+    )
 
 
 def intervals(values: Array) -> tuple[Array, Array]:
