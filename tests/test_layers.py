@@ -15,7 +15,7 @@ LAYERS = (  # the top first
     "figures holdings probing running summaries",
     "report experiments faults",
     "studies",
-    "verification arguments options listing configuration",
+    "benchmarking verification arguments options listing configuration",
     "judging",
     "strategies sweep",
     "ensembles engines",

@@ -1,0 +1,121 @@
+"""A case measured: every contestant shown to be right, then all of them timed. A row of plain numbers."""
+
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import torch
+
+from manifoldlab.benchmarking import counts, race
+from manifoldlab.benchmarking.case import Absent, Case, Contest, Contestant, Setting
+from manifoldlab.benchmarking.clock import Clock, Reading
+from manifoldlab.benchmarking.race import FLOOR, Plan, Race
+
+OWN = "own"
+Row = dict[str, Any]
+
+
+def measure(
+    case: Case, setting: Setting, plan: Plan, advance: Callable[[float], None] = lambda done: None
+) -> Row:
+    """A wrong contestant is not timed; where it is our own, nothing is."""
+    contest = case.ready(setting)
+    clock = Clock(setting.device, torch.get_num_threads(), contest.waits)
+    cold, errors = _checked(contest, clock)
+    row = _facts(case, contest, setting, clock) | {
+        "error": errors[OWN],
+        "right": errors[OWN] <= contest.within,
+    }
+    peers = {
+        name: _peer(peer, errors.get(name), contest.within) for name, peer in contest.peers.items()
+    }
+    if not row["right"]:
+        return row | {"peers": peers}
+    contestants = {OWN: contest.own} | {
+        name: peer
+        for name, peer in contest.peers.items()
+        if peers[name].get("right") and isinstance(peer, Contestant)
+    }
+    calls = {FLOOR: contest.floor.call} | {name: c.call for name, c in contestants.items()}
+    seen = race.run(calls, clock, plan, cold, advance)
+    for name in contestants.keys() - {OWN}:
+        peers[name] |= _times(seen, name)
+    own: Row = _times(seen, OWN)
+    floor: Row = {"name": contest.floor.name} | _times(seen, FLOOR)
+    for found, call in ((own, contest.own.call), (floor, contest.floor.call)):
+        found |= _work(call, setting.device, found["seconds"])
+    best = min(
+        (n for n in peers if "seconds" in peers[n]), key=lambda n: peers[n]["seconds"], default=None
+    )
+    return row | {
+        "own": own,
+        "floor": floor,
+        "peers": peers,
+        "best_peer": None if best is None else {"name": best} | _ratio(seen, OWN, best),
+        "rounds": len(seen.readings[OWN]),
+        "redone": seen.redone,
+        "disturbed": seen.disturbed,
+    }
+
+
+def _checked(contest: Contest, clock: Clock) -> tuple[dict[str, Reading], dict[str, float]]:
+    """The first call of each, and how wrong it is."""
+    exact = contest.exact().double().cpu()
+    cold = {FLOOR: clock.read(contest.floor.call)}
+    errors = dict[str, float]()
+    for name, contestant in ({OWN: contest.own} | dict(contest.peers)).items():
+        if isinstance(contestant, Absent):
+            continue
+        kept = list[Any]()
+        cold[name] = clock.read(lambda c=contestant, k=kept: k.append(c.call()))  # type: ignore[misc]
+        found = contestant.read(kept[0]).detach().double().cpu()
+        if found.shape != exact.shape:
+            what = f"{name} gives {tuple(found.shape)}, the exact result is {tuple(exact.shape)}"
+            raise ValueError(f"{what}: a case compares unlike things")
+        errors[name] = contest.error(found, exact)
+    return cold, errors
+
+
+def _facts(case: Case, contest: Contest, setting: Setting, clock: Clock) -> Row:
+    return {
+        "name": case.name,
+        "about": case.about,
+        "sizes": dict(contest.sizes),
+        "dtype": str(contest.dtype).removeprefix("torch."),
+        "device": setting.device,
+        "threads": clock.threads,
+        "clock": "core" if clock.of_core else "wall",
+        "within": contest.within,
+        "reason": contest.reason,
+    }
+
+
+def _peer(peer: Contestant | Absent, error: float | None, within: float) -> Row:
+    if isinstance(peer, Absent):
+        return {"absent": peer.why}
+    return {"error": error, "right": error is not None and error <= within}
+
+
+def _times(seen: Race, name: str) -> Row:
+    own = {
+        "seconds": seen.seconds(name),
+        "wall": seen.wall(name),
+        "rounds": len(seen.readings[name]),
+    }
+    return own if name == FLOOR else own | _ratio(seen, name, FLOOR)
+
+
+def _ratio(seen: Race, name: str, to: str) -> Row:
+    ratio = seen.ratio(name, to)
+    return {"ratio": ratio.value, "noise": None if isnan(ratio.noise) else ratio.noise}
+
+
+def _work(call: Callable[[], Any], device: str, seconds: float) -> Row:
+    flop, moved = counts.work(call)
+    return {
+        "flop": flop,
+        "bytes": moved,
+        "flop_per_second": flop / seconds,
+        "bytes_per_second": moved / seconds,
+        "peak_bytes": counts.peak(call, device),
+    }
