@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from manifoldlab.benchmarking.case import Call
 
@@ -22,13 +22,19 @@ class Work(NamedTuple):
 
 
 @final
-class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    bytes = 0
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Not torch's FlopCounterMode, whose account by module hooks into backward passes and breaks some."""
+
+    flop = bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        found = func(*args, **given)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flop += formula(*args, **given, out_val=found)
         if not func.is_view:
-            self.bytes += _size((args, kwargs)) + _size(found)
+            self.bytes += _size((args, given)) + _size(found)
         return found
 
 
@@ -42,10 +48,10 @@ def _size(values: Any) -> int:
 
 def work(call: Call) -> Work:
     """Of what torch does; other libraries do theirs unseen."""
-    traffic = _Traffic()  # type: ignore[no-untyped-call]
-    with FlopCounterMode(display=False) as products, traffic:
+    counter = _Counter()  # type: ignore[no-untyped-call]
+    with counter:
         call()
-    return Work(int(products.get_total_flops()), traffic.bytes)
+    return Work(int(counter.flop), counter.bytes)
 
 
 def peak(call: Call, device: str) -> int:
