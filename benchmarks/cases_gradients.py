@@ -1,4 +1,4 @@
-"""Input gradients, beside no-grad forward passes. A gradient is two of them: forward, and backward to the input."""
+"""Input gradients, beside forward passes. A gradient is two of them: forward, and backward to the input."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ def _jacobian(setting: Setting) -> Contest:
     def rows(model: nn.Module, x: Tensor) -> Tensor:
         each = [x.new_full((len(x),), k).long() for k in range(10)]
         return torch.stack(
-            [peers.by_backward(model, x, y, lambda l, y: l.gather(1, y[:, None])) for y in each]
+            [peers.by_backward(model, x, y, lambda f, y: f.gather(1, y[:, None])) for y in each]
         )
 
     return Contest(

@@ -75,6 +75,10 @@ def _run(arguments: list[str]) -> int:
             return list_members(command)
         case options.Probe():
             return probe(command)
+        case options.Bench():
+            from manifoldlab import benching
+
+            return benching.run(command)
         case options.Figures():
             from manifoldlab import figures
 

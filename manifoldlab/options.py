@@ -167,11 +167,42 @@ class Data:
     """The folder that holds them; none means the environment variable MANIFOLDLAB_DATA."""
 
 
-Command = Verify | List | Probe | Run | Sweep | Figures | Summarize | Data | Explain
+@dataclass(frozen=True)
+class Bench:
+    """Time public functions beside their floors and beside other libraries; each is first shown right.
+
+    A floor are the passes, or the bytes, that no version avoids. Exit status: 0; 1 if a result is wrong,
+    or a ratio is worse than in the file to compare with, by more than the noise of both; 2 wrong use.
+    """
+
+    only: tuple[str, ...] = ()
+    """Names such as probes, probes/tangent_alignment or probes/tangent_alignment/resnet18."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    threads: int = 1
+    """Of torch, on a CPU."""
+    scale: bool = False
+    """Measure as well how time and memory grow with batch, D, k and classes."""
+    fast: bool = False
+    """Tiny sizes, one round: whether everything runs and is right; the times mean nothing."""
+    compare: Path | None = None
+    """bench.json of an earlier run."""
+    read: Path | None = None
+    """bench.json of an earlier run, to show or to compare, in place of a run."""
+    out: Path = Path("results/bench")
+    """Where bench.json and bench.html go."""
+    doc: Path | None = None
+    """A Markdown file of costs to write; what it is made from is kept beside, in a folder of its name."""
+    quiet: bool = False
+    """Print no table."""
+
+
+Command = Verify | List | Probe | Bench | Run | Sweep | Figures | Summarize | Data | Explain
 COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": Verify,
     "list": List,
     "probe": Probe,
+    "bench": Bench,
     "run": Run,
     "sweep": Sweep,
     "figures": Figures,

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (  # the top first
     "app",
-    "figures holdings probing running summaries",
+    "benching figures holdings probing running summaries",
     "report experiments faults",
     "studies",
     "benchmarking verification arguments options listing configuration",

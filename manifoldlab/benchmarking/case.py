@@ -69,6 +69,12 @@ def whole(found: Tensor, exact: Tensor) -> float:
     return float(((found - exact).double().norm() / size).nan_to_num(torch.inf))
 
 
+def largest(found: Tensor, exact: Tensor) -> float:
+    """The largest |found - exact| over the largest |exact|, or over 1 where that is more."""
+    size = exact.double().abs().amax().clamp_min(1.0)
+    return float(((found - exact).double().abs().amax() / size).nan_to_num(torch.inf))
+
+
 @final
 @dataclass(frozen=True)
 class Contest:

@@ -14,7 +14,8 @@ from manifoldlab.report import formulas, pictures, plots
 Row = Mapping[str, Any]  # a law, as in laws.json
 
 
-def render(rows: Sequence[Row], environment: Mapping[str, Any]) -> str:
+def templates() -> jinja2.Environment:
+    """With the filters that all pages use."""
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -24,16 +25,24 @@ def render(rows: Sequence[Row], environment: Mapping[str, Any]) -> str:
     )
     page.filters |= {"typeset": formulas.typeset, "number": number, "padded": padded}
     page.filters |= {"percent": percent, "breakable": breakable}
-    return page.get_template("page.html.jinja").render(
-        rows=rows,
-        facts=facts(environment),
-        verified=sum(row["verdict"] == "verified" for row in rows),
-        controls=sum(len(row["controls"]) for row in rows),
-        rejected=sum(rejected(row) for row in rows),
-        cases=sum(row["cases"] for row in rows),
-        counted=rejected,
-        gallery=pictures.gallery(),
-        plots=plots,
+    return page
+
+
+def render(rows: Sequence[Row], environment: Mapping[str, Any]) -> str:
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            rows=rows,
+            facts=facts(environment),
+            verified=sum(row["verdict"] == "verified" for row in rows),
+            controls=sum(len(row["controls"]) for row in rows),
+            rejected=sum(rejected(row) for row in rows),
+            cases=sum(row["cases"] for row in rows),
+            counted=rejected,
+            gallery=pictures.gallery(),
+            plots=plots,
+        )
     )
 
 

@@ -74,11 +74,11 @@ def log_log(curves: Curves, label: str) -> Markup:
                 fit = np.polynomial.Polynomial.fit(np.log(scales), np.log(left), 1)
                 axes.loglog(scales, np.exp(fit(np.log(scales))), color=look.colour, lw=1.2)
             axes.loglog(scales, right, "--", color="#333333", lw=1.0, dashes=(4, 3), zorder=3)
-        _ticks(axes.xaxis)
-        _ticks(axes.yaxis)
+        ticks(axes.xaxis)
+        ticks(axes.yaxis)
         axes.set_xlabel("scale")
         axes.set_ylabel("root mean square")
-        return _svg(
+        return svg(
             figure, f"{label}: measured points, fitted and predicted lines", f"{label}-rate-"
         )
 
@@ -94,10 +94,10 @@ def deviation(curves: Curves, label: str) -> Markup:
                 scales, percent, look.marker, ls="-", color=look.colour, markersize=5.5, lw=1
             )
         axes.axhline(0, color="#333333", lw=1.0, dashes=(4, 3))
-        _ticks(axes.xaxis)
+        ticks(axes.xaxis)
         axes.set_xlabel("scale")
         axes.set_ylabel("measured against predicted, %")
-        return _svg(figure, f"{label}: deviation from the predicted term", f"{label}-deviation-")
+        return svg(figure, f"{label}: deviation from the predicted term", f"{label}-deviation-")
 
 
 def _sweep(curve: Mapping[str, Any]) -> Iterator[Any]:
@@ -112,7 +112,7 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _ticks(axis: Axis) -> None:
+def ticks(axis: Axis) -> None:
     """Labels at the powers of ten, and at 2 and 5 times them where there are few."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
@@ -121,7 +121,7 @@ def _ticks(axis: Axis) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _svg(figure: Figure, label: str, prefix: str) -> Markup:
+def svg(figure: Figure, label: str, prefix: str) -> Markup:
     """Inline, with ids of its own: two figures of one page must not share them."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
