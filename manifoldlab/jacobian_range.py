@@ -9,6 +9,7 @@ memory it is 5 to 600 times as fast as these products with a network.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -16,6 +17,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -26,44 +28,86 @@ Linear = Callable[[Tensor], Tensor]
 
 
 def forward_product(function: Map, z: Tensor, chunk: int) -> Linear:
-    """Steps u (m, n, *) of z -> J u (m, n, *shape), so many of the m at a time."""
-    moved: Linear = vmap(lambda u: jvp(function, (z,), (u,))[1], chunk_size=max(1, chunk))
+    """Steps u (m, n, *) of z -> J u (m, n, *shape), so many of the m at a time.
 
-    def product(steps: Tensor) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative, nor batches
-            return moved(steps)
-
-    return product
+    J u is the derivative of J'w in w, whose graph has one product a layer and nothing of weights. The
+    backward pass of a convolution's backward pass makes gradients of weights that nobody reads: where
+    there are convolutions, and where no graph can be had, forward derivatives are faster.
+    """
+    with _mathematical(), torch.enable_grad(), torch.inference_mode(False):
+        at = z.detach().clone().requires_grad_()
+        image = function(at)
+        if image.grad_fn is not None and not _convolves(image.grad_fn):
+            return _in_blocks(_transposed(image, at), chunk)
+    return _in_blocks(vmap(lambda u: jvp(function, (z,), (u,))[1]), chunk)
 
 
 def backward_product(function: Map, z: Tensor, chunk: int) -> Linear:
     """v (m, n, *shape) -> J'v (m, n, *); the pass through the map itself is made once."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with _mathematical():
         back = vjp(function, z)[1]
-    pulled: Linear = vmap(lambda v: back(v)[0], chunk_size=max(1, chunk))
-    return pulled
+    return _in_blocks(vmap(lambda v: back(v)[0]), chunk)
+
+
+def _mathematical() -> AbstractContextManager[None]:
+    """Fused attention has no forward derivative, no second backward pass, and no batches."""
+    found: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return found
+
+
+def _in_blocks(product: Linear, size: int) -> Linear:
+    def whole(steps: Tensor) -> Tensor:
+        with _mathematical():
+            parts = [product(part) for part in torch.split(steps, max(1, size))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    return whole
+
+
+def _transposed(image: Tensor, z: Tensor) -> Linear:
+    weight = torch.zeros_like(image, requires_grad=True)
+    (slope,) = torch.autograd.grad(image, z, weight, create_graph=True)
+
+    def product(steps: Tensor) -> Tensor:
+        found: Tensor = torch.autograd.grad(
+            slope, weight, steps, retain_graph=True, is_grads_batched=True
+        )[0]
+        return found
+
+    return product
+
+
+def _convolves(node: Node) -> bool:
+    """Whether a convolution is in the graph behind it."""
+    seen, waiting = set[Node](), [node]
+    while waiting:
+        here = waiting.pop()
+        if "Convolution" in here.name():
+            return True
+        seen.add(here)
+        waiting += [n for n, _ in here.next_functions if n is not None and n not in seen]
+    return False
 
 
 def columns(function: Map, z: Tensor, ambient: int, chunk: int) -> Tensor:
-    """J (n, D, k), by blocks of columns of `chunk` numbers."""
+    """J (n, D, k), by blocks of columns of `chunk` numbers; in memory these lie whole, one after another."""
     n, k = z.shape
     size = max(1, chunk // max(1, n * ambient))
     product = forward_product(function, z, size)
     eye = torch.eye(k, dtype=z.dtype, device=z.device)
-    found = z.new_empty(n, ambient, k)
+    found = z.new_empty(k, n, ambient)
     for i in range(0, k, size):
-        steps = eye[i : i + size, None].expand(-1, n, -1)
-        found[:, :, i : i + size] = product(steps).flatten(2).movedim(0, 2)
-    return found
+        found[i : i + size] = product(eye[i : i + size, None].expand(-1, n, -1)).flatten(2)
+    return found.movedim(0, 2)
 
 
 def gram(columns: Tensor, chunk: int) -> Tensor:
     """J'J (n, k, k), in float64: what J in float32 has lost is its rounding, not that squared."""
     n, _, k = columns.shape
     total = torch.zeros(n, k, k, dtype=torch.float64, device=columns.device)
-    for rows in torch.split(columns, max(1, chunk // max(1, n * k)), 1):
+    for rows in torch.split(columns.mT, max(1, chunk // max(1, n * k)), 2):
         wide = rows.double()
-        total += wide.mT @ wide
+        total += wide @ wide.mT
     return total
 
 
@@ -106,8 +150,8 @@ class JacobianRange(Geometry):
         size = self.chunk // max(1, v[:1].numel())
         push = forward_product(self.function, z, size)
         pull = backward_product(self.function, z, size)
-        slope = pull(v).movedim(0, 2)  # (n, k, m)
-        return push((factor @ (factor.mT @ slope)).movedim(2, 0))
+        slope = pull(v).movedim(0, 1)  # (n, m, k)
+        return push((slope @ factor @ factor.mT).movedim(1, 0))
 
 
 class _Symmetric(torch.autograd.Function):

@@ -84,9 +84,8 @@ class Autoencoder(Estimator):
         known = (found.condition.to(x), found.gap.to(x), x.new_zeros(len(x)))
         if jacobian.shape[1] * self.dim > self.explicit:
             return Spaces(factor, z, *known)
-        parts = torch.split(jacobian, max(1, self.chunk // z.numel()), 1)
-        basis = torch.cat([(part.double() @ found.factor).to(x) for part in parts], 1)
-        return Spaces(basis, z[:, :0], *known)
+        basis = factor.mT @ jacobian.mT  # in rows, as the Jacobian lies in memory
+        return Spaces(basis.mT, z[:, :0], *known)
 
     def _taken(self, z: Tensor, x: Tensor) -> tuple[Tensor, Leading]:
         jacobian = jacobian_range.columns(self.model.decode, z, x[0].numel(), self.chunk)
@@ -97,9 +96,9 @@ class Autoencoder(Estimator):
 
     def _nearer(self, x: Tensor, z: Tensor, jacobian: Tensor, found: Leading) -> Tensor:
         left = x - self.model.decode(z)
-        slope = jacobian.mT @ left.flatten(1)[:, :, None]
+        slope = left.flatten(1)[:, None] @ jacobian
         factor = found.factor.to(x)
-        new = z + (factor @ (factor.mT @ slope)).squeeze(2)
+        new = z + (slope @ factor @ factor.mT).squeeze(1)
         after = linalg.squared_norm(x - self.model.decode(new))
         return new.where((after < linalg.squared_norm(left))[:, None], z)
 
