@@ -6,6 +6,7 @@ A *families* function returns {name: strategy of cases}, one entry for each memb
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any, Self
@@ -215,31 +216,49 @@ def search(
     examples: int,
     number: int,
     shrink: bool = True,
+    simplest: bool = True,
 ) -> Any | None:
-    """Calls `visit` on so many cases; the smallest case on which it raises Found, or None."""
+    """Calls `visit` on so many cases; the smallest case on which it raises Found, or None.
+
+    Hypothesis begins with the simplest case whatever the number: without `simplest` it comes last,
+    where there are too few others or one of them fails. Else all numbers would give one case of one.
+    """
     failing: list[Any] = []
+    passed_over: list[Any] = []
+    count = 0
 
     def run(case: Any) -> None:
-        try:
-            visit(case)
-        except Found:
-            failing.append(case)  # Hypothesis runs the smallest one last
-        else:
+        nonlocal count
+        if not simplest and not passed_over:
+            passed_over.append(case)
             return
-        raise Found  # from one line: by the line Hypothesis tells one failure from another
+        count += 1
+        if _fails(visit, case):
+            failing.append(case)  # Hypothesis runs the smallest one last
+            raise Found  # one failure by one line: by the line Hypothesis tells it from another
 
-    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
-    configured = settings(
+    with suppress(Found):
+        seed(number)(_configured(examples + (not simplest), shrink)(given(strategy)(run)))()
+    if count < examples or (failing and shrink):
+        failing += [case for case in passed_over if _fails(visit, case)]
+    return failing[-1] if failing else None
+
+
+def _fails(visit: Callable[[Any], None], case: Any) -> bool:
+    try:
+        visit(case)
+    except Found:
+        return True
+    return False
+
+
+def _configured(examples: int, shrink: bool) -> settings:
+    return settings(
         max_examples=examples,
         deadline=None,
         database=None,
-        phases=phases,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
         print_blob=False,
     )
-    try:
-        seed(number)(configured(given(strategy)(run)))()
-    except Found:
-        return failing[-1]
-    return None

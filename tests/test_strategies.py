@@ -182,6 +182,23 @@ def test_a_search_does_not_depend_on_the_ones_before() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_search_passes_over_the_simplest_case_which_does_not_depend_on_the_number() -> None:
+    cases: dict[bool, set[int]] = {True: set(), False: set()}
+    for simplest, seen in cases.items():
+        for number in range(20):
+            search(st.integers(0, 10**6), seen.add, examples=1, number=number, simplest=simplest)
+    assert cases[True] == {0} and len(cases[False]) == 20
+
+
+def test_the_simplest_case_is_seen_where_there_is_no_other_or_where_one_fails() -> None:
+    seen: list[int] = []
+    assert search(st.just(7), seen.append, examples=2, number=0, simplest=False) is None
+    assert seen == [7]
+    found, seen = find(lambda value: True, examples=2, simplest=False)
+    assert found == 0 and seen[-1] == 0
+    assert find(lambda value: value == 0, examples=2, simplest=False)[0] is None
+
+
 def test_other_exceptions_pass_through() -> None:
     with pytest.raises(ZeroDivisionError):
         find(lambda value: 1 // 0, examples=2)

@@ -236,10 +236,19 @@ def watched(profile: str, seed: int = 0) -> list[int]:
 
 def test_the_same_seed_sees_the_same_cases_and_another_one_others() -> None:
     assert watched("full") == watched("full")
-    assert watched("full")[1:] != watched("full", seed=1)[1:]
     assert len(watched("thorough")) == 10 * len(watched("full")) == 100
-    # Hypothesis begins with the simplest case, always
+    assert watched("full")[0] == 0 and watched("full")[1:] != watched("full", seed=1)[1:]
+    assert 0 not in watched("full", seed=1) + watched("thorough")
     assert watched("thorough")[1:10] != watched("full")[1:]
+
+
+def test_a_law_of_one_case_sees_the_simplest_at_the_default_seed_alone() -> None:
+    """As eight laws do in the quick profile: others would else see no other at any seed."""
+    first: list[int] = []
+    law = theorem(lambda case: (first.append(case.value), gap(0.0))[1], effort=0.5)
+    for seed in range(10):
+        run(law, "quick", seed)
+    assert first[0] == 0 and len({*first}) == 10
 
 
 def test_the_same_seed_gives_the_same_row() -> None:
