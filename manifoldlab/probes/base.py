@@ -25,17 +25,17 @@ def changes(
     change: Change,
     chunk: int,
 ) -> Tensor:
-    """Of steps along vectors (k, m, n, *shape) -> (k, m, n, sizes), all of them stacked into as few
-    forward passes as fit, of `chunk` points each."""
-    x, y = batch.x, batch.y
-    here = model(x)
+    """Of steps along vectors (k, m, n, *shape) -> (k, m, n, sizes), as many of them stacked in one
+    forward pass as have `chunk` numbers; a pass has the whole batch at least."""
+    x, here = batch.x, model(batch.x)
     kinds, count, n = vectors.shape[:3]
-    scale = x.new_tensor(sizes)
-    rows = torch.arange(len(sizes) * kinds * count * n, device=x.device)
+    most = max(1, chunk // max(1, x.numel()))  # copies of the batch in a pass
+    steps = torch.split(vectors.flatten(0, 1), most)
     found = []
-    for part in torch.split(rows, chunk):
-        size, vector, sample = part // (kinds * count * n), part % (kinds * count * n), part % n
-        factor = scale[size].reshape(-1, *[1] * (x.ndim - 1))
-        moved = model(x[sample] + factor * vectors.flatten(0, 2)[vector])
-        found.append(change(moved, here[sample], y[sample]))
+    for size in torch.split(x.new_tensor(sizes), max(1, most // (kinds * count))):
+        scale = size.reshape(-1, *[1] * (x.ndim + 1))
+        for step in steps:
+            moved = model(torch.addcmul(x, scale, step).flatten(0, 2))
+            copies = len(size) * len(step)
+            found.append(change(moved, here.repeat(copies, 1), batch.y.repeat(copies)))
     return torch.cat(found).reshape(len(sizes), kinds, count, n).movedim(0, 3)

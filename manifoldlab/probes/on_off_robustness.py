@@ -67,9 +67,9 @@ def on_off_robustness(
     change: Change | None = None,
     steps: Callable[[Tensor, Tensor, int, int], Steps] = unit_steps,
     seed: int = 0,
-    chunk: int = 4096,
+    chunk: int = 2**19,
 ) -> OnOffRobustness:
-    """`change` defaults to that of `head`; `chunk` bounds the points in one forward pass."""
+    """`change` defaults to that of `head`; `chunk` bounds the numbers of x in a forward pass."""
     x, y = batch.x, batch.y
     dim, ambient = geometry.dim, x[0].numel()
     gradient = input_gradient(model, x, y, head)

@@ -35,10 +35,10 @@ def signal_robustness(
     directions: int = 8,
     change: Change | None = None,
     seed: int = 0,
-    chunk: int = 4096,
+    chunk: int = 2**19,
 ) -> SignalRobustness:
     """`sizes` are deviations of the noise, `change` the published L1 norm of the change of the softmax;
-    `chunk` bounds the points in one forward pass."""
+    `chunk` bounds the numbers of x in a forward pass."""
     del geometry
     region = _region(batch)
     u = noise(batch.x, directions, seed)

@@ -72,8 +72,8 @@ def beside_bayes(
         )
         for head in (gradients.margin, gradients.log_marginal)
     )
-    # chunks as long as the batch, for an ensemble gives blocks of it to its members
-    steps = on_off_robustness(model, batch, geometry, sizes=(size,), chunk=len(batch.x))
+    # no two copies of the batch in a pass, for an ensemble gives blocks of it to its members
+    steps = on_off_robustness(model, batch, geometry, sizes=(size,), chunk=1)
     with torch.no_grad():
         logits = model(batch.x)
         right, loss = logits.argmax(1) == batch.y, gradients.cross_entropy(logits, batch.y)
