@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from manifoldlab import catalog
 from manifoldlab.architecture import restored
+from manifoldlab.frozen import frozen
 from manifoldlab.interfaces import Model
 from manifoldlab.problems.base import BayesClassifier, Problem
 
@@ -67,7 +68,7 @@ def model(text: str, truth: Problem, device: str) -> Model:
             f"--model {text!r}: a model is bayes, FILE.py:NAME, FILE.safetensors, or the folder of a run"
         )
     if isinstance(found, nn.Module):
-        found = found.to(device).eval()
+        found = frozen(found.to(device))
     return Checked(found, text, truth.num_classes)
 
 

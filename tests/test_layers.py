@@ -30,7 +30,7 @@ LAYERS = (  # the top first
     "factor_mixtures",
     "calculus comparison cover factor_components gaussian_components gaussian_regimes geometries "
     "intrinsic_dimension reach_bounds",
-    "directions draws expectations jacobian_range krylov linalg logistic_ridge mixtures "
+    "directions draws expectations frozen jacobian_range krylov linalg logistic_ridge mixtures "
     "nearest_point neighbours panels recomputed schedules special statistics synchronized",
     "checkpoints restricted_pickle",
     "interfaces records",

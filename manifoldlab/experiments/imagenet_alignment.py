@@ -29,6 +29,7 @@ from manifoldlab.comparison import measured
 from manifoldlab.data.base import load
 from manifoldlab.data.subset import subset
 from manifoldlab.evaluation import evaluate
+from manifoldlab.frozen import frozen
 from manifoldlab.geometries import Everything
 from manifoldlab.gradients import HEADS
 from manifoldlab.interfaces import Batch, Data, Geometry, Probe, Reference
@@ -231,23 +232,21 @@ def _first(batches: Iterator[Batch], images: int) -> Iterator[Batch]:
 
 
 def prepared(model: nn.Module, config: Config) -> nn.Module:
-    """On its device, in its precision, with channels last on a GPU."""
-    placed = model.to(config.device)
-    layout = torch.channels_last if config.device.startswith("cuda") else torch.contiguous_format
+    """On its device, as probes ask it, in its precision."""
+    placed = frozen(model).to(config.device)
     run = torch.compile(placed) if config.compiled else placed
-    return Precise(run, layout, torch.bfloat16 if config.precision == "bfloat16" else None)
+    return Precise(run, torch.bfloat16 if config.precision == "bfloat16" else None)
 
 
 @final
 class Precise(nn.Module):
     """A network in a precision of its own between float32 pictures and float32 logits."""
 
-    def __init__(self, model: Any, layout: torch.memory_format, kind: torch.dtype | None):
+    def __init__(self, model: Any, kind: torch.dtype | None):
         super().__init__()
-        self.model, self.layout, self.kind = model, layout, kind
+        self.model, self.kind = model, kind
 
     def forward(self, x: Tensor) -> Tensor:
-        placed = x.contiguous(memory_format=self.layout)
         with torch.autocast(x.device.type, self.kind, enabled=self.kind is not None):
-            logits: Tensor = self.model(placed)
+            logits: Tensor = self.model(x)
         return logits.float()
