@@ -42,7 +42,7 @@ lint-format: $(STAMP)
 lint-types: $(STAMP)
 	$(RUN) -m mypy --strict
 
-bench: $(STAMP)  ## the benchmarks, in one process
+bench: $(STAMP)-bench  ## the benchmarks, in one process; installs the libraries that do the same jobs
 	$(RUN) -m pytest benchmarks -n 0 --benchmark-only
 
 clean:  ## remove .venv and every cache; results/ stays
@@ -84,3 +84,10 @@ $(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(STAMP)-cluster: $(STAMP)
 	@PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) $(RUN) -m pip install -e '.[cluster]'
 	@touch $(STAMP)-cluster
+
+# torchattacks without its dependencies: it pins a requests of 2020, and asks for torchvision, which it
+# imports nowhere that is used here.
+$(STAMP)-bench: $(STAMP)
+	@PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) $(RUN) -m pip install -e '.[bench]'
+	@PIP_CONSTRAINT=$(PINS) $(RUN) -m pip install --no-deps torchattacks
+	@touch $(STAMP)-bench

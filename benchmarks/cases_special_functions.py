@@ -13,7 +13,7 @@ from benchmarks import inputs
 from manifoldlab import special
 from manifoldlab.benchmarking.case import Case, Contest, Contestant, Floor, Setting
 
-FEW = 40  # that mpmath evaluates
+FEW = 20  # that mpmath evaluates
 ULPS = 1e-13
 
 
@@ -64,7 +64,7 @@ def _of(
     n: int,
     setting: Setting,
 ) -> Contest:
-    count = setting.pick(10_000, 80)
+    count = setting.pick(10_000, 20)
     k = (6 * inputs.uniform(count).double() - 2).exp().sort().values * max(1, n / 10)
     given = k.to(setting.device)
     peers = {} if scipy is None else {"scipy": Contestant(partial(scipy, k), _checked)}
@@ -82,7 +82,7 @@ def _of(
 
 def _margin(setting: Setting) -> Contest:
     """Two von Mises-Fisher laws on a sphere, blurred: by mpmath, sample by sample."""
-    count, n, noise = setting.pick(2_000, 40), 3, 0.1
+    count, n, noise = setting.pick(2_000, 20), 3, 0.1
     x = torch.nn.functional.normalize(inputs.normal(count, n).double())
     a, b = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 1.0]], dtype=torch.float64)
 

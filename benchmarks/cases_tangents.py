@@ -158,7 +158,7 @@ def _leading_by_iteration(
     """P v by orthogonal iteration from near the answer, a hundredfold nearer each time."""
     denoise = lambda x: model(x, sigma)
     basis = frame.expand(len(x), -1, -1)  # (n, D, d)
-    for _ in range(10):
+    for _ in range(4):
         images = []
         for column in basis.unbind(2):
             u = column.reshape(x.shape)

@@ -4,17 +4,17 @@ Growth is the slope of log time, or of log bytes, in log size. A cost formula is
 
     seconds = sum_j c_j t_j(sizes),   c_j >= 0,
 
-such as n D k for a product with bases, fitted to all measured sizes by least squares of relative errors;
-sizes that lie off the axes are measured, too, and left out of the fit to judge it.
+such as n D k for a product with bases, fitted to all measured sizes by least squares of log ratios; sizes
+that lie off the axes are measured, too, and left out of the fit to judge it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple, final
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import least_squares, nnls
 
 from manifoldlab.benchmarking import counts
 from manifoldlab.benchmarking.case import Call, Setting
@@ -25,6 +25,7 @@ Sizes = Mapping[str, int]
 Term = Callable[[Sizes], float]
 
 ROUNDS, LEAST, MOST = 5, 0.02, 2.0
+NOTHING = 1e-3  # of the cost at every size: no term
 Row = dict[str, Any]
 
 
@@ -38,6 +39,7 @@ class Growing:
     axes: Mapping[str, Sequence[int]]
     terms: Mapping[str, Term]  # of the cost formula
     held_out: Sequence[Sizes] = ()
+    passes: Mapping[str, int] = field(default_factory=dict)  # of a user's network, for each sample
 
 
 class Point(NamedTuple):
@@ -68,6 +70,7 @@ def measure(one: Growing, setting: Setting, clock: Clock) -> Row:
         "name": one.name,
         "about": one.about,
         "start": dict(one.start),
+        "passes": dict(one.passes),
         "axes": {axis: _axis(axis, points) for axis, points in along.items()},
         "formula": costs,
         "fit_factor": worst(costs, one.terms, fitted),
@@ -87,12 +90,18 @@ def _point(call: Call, sizes: Sizes, clock: Clock) -> Point:
 
 
 def fit(terms: Mapping[str, Term], points: Sequence[Point]) -> dict[str, float]:
+    """From the solution for relative errors, which counts what is too small for less."""
     seconds = np.array([point.seconds for point in points])
     rows = np.array([[term(point.sizes) for term in terms.values()] for point in points])
     scaled = rows / seconds[:, None]
-    size = np.linalg.norm(scaled, axis=0)  # numbers of like size, for the solver
-    solution = nnls(scaled / size, np.ones(len(points)))[0] / size
-    return dict(zip(terms, map(float, solution), strict=True))
+    size = np.linalg.norm(scaled, axis=0)
+    size[size == 0] = 1.0  # of a term that these sizes do not reach
+    unit = scaled / size  # numbers of like size, for the solvers
+    start = nnls(unit, np.ones(len(points)))[0]
+    off = lambda c: np.log(np.maximum(unit @ c, 1e-300))
+    found = least_squares(off, start + 1e-6 * start.max(), bounds=(0, np.inf)).x
+    found = np.where((unit * found).max(0) > NOTHING, found, 0.0)
+    return dict(zip(terms, map(float, found / size), strict=True))
 
 
 def predicted(costs: Mapping[str, float], terms: Mapping[str, Term], sizes: Sizes) -> float:

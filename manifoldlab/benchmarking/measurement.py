@@ -18,10 +18,19 @@ Row = dict[str, Any]
 def measure(
     case: Case, setting: Setting, plan: Plan, advance: Callable[[float], None] = lambda done: None
 ) -> Row:
+    return measure_ready(case, case.ready(setting), setting, plan, advance)
+
+
+def measure_ready(
+    case: Case,
+    contest: Contest,
+    setting: Setting,
+    plan: Plan,
+    advance: Callable[[float], None] = lambda done: None,
+) -> Row:
     """A wrong contestant is not timed; where it is our own, nothing is."""
-    contest = case.ready(setting)
     clock = Clock(setting.device, torch.get_num_threads(), contest.waits)
-    cold, errors = _checked(contest, clock)
+    cold, errors = checked(contest, clock)
     row = _facts(case, contest, setting, clock) | {
         "error": errors[OWN],
         "right": errors[OWN] <= contest.within,
@@ -58,7 +67,7 @@ def measure(
     }
 
 
-def _checked(contest: Contest, clock: Clock) -> tuple[dict[str, Reading], dict[str, float]]:
+def checked(contest: Contest, clock: Clock) -> tuple[dict[str, Reading], dict[str, float]]:
     """The first call of each, and how wrong it is."""
     exact = contest.exact().double().cpu()
     cold = {FLOOR: clock.read(contest.floor.call)}

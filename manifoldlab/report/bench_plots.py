@@ -29,6 +29,7 @@ def ladder(rows: Sequence[Row], kind: str) -> Markup:
             _peer(axes, rows, name, i)
         axes.axvline(1, color="#333333", lw=1.0, dashes=(4, 3))
         axes.set_xscale("log")
+        ticks(axes.xaxis)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_yticks(range(len(rows)), [row["name"].partition("/")[2] for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
