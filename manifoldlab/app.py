@@ -91,6 +91,10 @@ def _run(arguments: list[str]) -> int:
             from manifoldlab import holdings
 
             return holdings.show(command)
+        case options.Selfcheck():
+            from manifoldlab import selfcheck
+
+            return selfcheck.run(command)
         case _:
             return of_experiment(command)
 

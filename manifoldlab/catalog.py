@@ -16,7 +16,7 @@ from typing import Any
 
 import manifoldlab
 
-NOT_KINDS = ("benchmarking", "report", "studies")
+NOT_KINDS = ("benchmarking", "faults", "report", "studies")
 NOT_MEMBERS = ("base", "__main__")
 
 

@@ -197,7 +197,27 @@ class Bench:
     """Print no table."""
 
 
-Command = Verify | List | Probe | Bench | Run | Sweep | Figures | Summarize | Data | Explain
+@dataclass(frozen=True)
+class Selfcheck:
+    """Plant faults in a copy of the sources, one at a time, and see which checks notice.
+
+    A stopped command goes on where it was. Exit status: 0 all are caught, 1 a fault is missed, changes
+    no result or cannot be planted, 2 wrong use.
+    """
+
+    only: str = ""
+    """Faults whose name has these words, or those of one file of manifoldlab/faults."""
+    out: Path = Path("results/selfcheck")
+    """Where selfcheck.json goes, and what is kept for another run."""
+    jobs: int = 0
+    """Processes; 0 means one a core."""
+    quiet: bool = False
+    """Print what is not caught, and nothing else."""
+
+
+Command = (
+    Verify | List | Probe | Bench | Run | Sweep | Figures | Summarize | Data | Selfcheck | Explain
+)
 COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": Verify,
     "list": List,
@@ -208,6 +228,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "figures": Figures,
     "summarize": Summarize,
     "data": Data,
+    "selfcheck": Selfcheck,
 }
 OF_EXPERIMENTS: dict[str, type[Run] | type[Sweep]] = {"run": Run, "sweep": Sweep}
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (  # the top first
     "app",
-    "benching figures holdings probing running summaries",
+    "benching figures holdings probing running selfcheck summaries",
+    "planting trials",
     "report experiments faults",
     "studies",
     "benchmarking verification arguments options listing configuration",

@@ -23,6 +23,9 @@ STYLES = {
     "rejected": "green",
     "refuted": "bold red",
     "not rejected": "bold red",
+    "caught": "green",
+    "missed": "bold red",
+    "error": "bold red",
 }
 
 
@@ -177,6 +180,21 @@ def holdings(rows: Sequence[Sequence[str]]) -> Table:
     table.add_column("where", overflow="fold")
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def faults(rows: Sequence[Row]) -> Table:
+    """One row a planted fault: the line that it changes, by how much, and what notices."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("fault", ratio=3)
+    table.add_column("line", overflow="fold", ratio=2)
+    table.add_column("change", justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold", ratio=3)
+    for row in rows:
+        why = row["error"] or "\n".join(row["missed"] or row["caught"])
+        verdict = Text(row["verdict"], STYLES[row["verdict"]]).append(f"\n{why}", "default")
+        where = f"{row['module']}:{row['number'] or '?'}"
+        table.add_row(row["name"], where, short(row["change"], ".2g"), verdict)
     return table
 
 
