@@ -34,7 +34,7 @@ def checkout(home: Path = HOME) -> Iterator[Path]:
             shutil.copytree(home / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in BESIDE:
             shutil.copy2(home / name, copy / name)
-        for name in PACKAGES[:2]:
+        for name in PACKAGES[:2]:  # pytest compiles tests
             compileall.compile_dir(copy / name, quiet=2)
         yield copy
 

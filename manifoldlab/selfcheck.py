@@ -24,6 +24,7 @@ from manifoldlab.report import terminal
 Found = dict[str, Any]  # what manifoldlab.trials writes
 PATIENCE = 600  # seconds for one process
 SMALL = 0.01  # the share by which a small fault changes a result
+ROUNDING = 1e-14  # what changes less changes nothing
 
 
 class Planted(NamedTuple):
@@ -141,8 +142,8 @@ def _compared(fault: Fault, without: Found, found: Found) -> Found:
         else:
             wrong.append(f"{name} breaks: {after['why']}")
     size = change(without["numbers"][fault.name], found["numbers"][fault.name])
-    if not size > 0:
-        wrong.append("it changes no number" if size == 0 else "its effect has no number")
+    if not size > ROUNDING:
+        wrong.append("its effect has no number" if size != size else "it changes no number")
     if not fault.checks:
         wrong.append("it names no check")
     return {

@@ -15,10 +15,11 @@ from manifoldlab import linalg, records
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.experiments import calibrate, calibration_coverage
 from manifoldlab.interfaces import Batch
-from manifoldlab.studies import calibration
+from manifoldlab.studies import calibration, estimators
 from manifoldlab.studies.calibration import Entry, Facts, factor, line, nearest, quote
 from manifoldlab.studies.calibration_grounds import ground
 from manifoldlab.studies.estimators import USUAL, agreement
+from manifoldlab.tangents.denoiser import Denoiser, small_network
 
 
 def facts(**changes: object) -> Facts:
@@ -265,3 +266,24 @@ def test_agreement_is_that_of_different_halves() -> None:
         batch = Batch(x[:30], torch.zeros(30).long())
         data = in_memory(x, torch.zeros(400).long(), 1)
         assert low < agreement("local_pca_16", data, batch, dim=2, training=USUAL) < high
+
+
+def test_overlap_is_the_mean_sum_of_squared_cosines() -> None:
+    """Of planes at known angles, which differ from sample to sample."""
+    angles = torch.tensor([[0.1, 0.5], [1.0, 0.2], [1.5, 1.2]], dtype=torch.float64)
+    first = torch.eye(5, dtype=torch.float64)[:, :2].expand(3, -1, -1)
+    second = torch.zeros(3, 5, 2, dtype=torch.float64)
+    for i in (0, 1):
+        second[:, i, i], second[:, 2 + i, i] = angles[:, i].cos(), angles[:, i].sin()
+    expected = float(angles.cos().square().sum(1).mean())
+    assert estimators.overlap(first, second) == pytest.approx(expected, rel=1e-14)
+
+
+def test_noise_of_a_denoiser_is_in_units_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their deviation about the mean of each channel."""
+    x = 5 + 3 * torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))
+    data = in_memory(x, torch.zeros(2000).long(), 1)
+    monkeypatch.setattr(estimators, "denoiser", lambda *args, **options: small_network(x, 0.3))
+    found = estimators.estimator("denoiser_0.5", data, dim=2)
+    assert isinstance(found, Denoiser)
+    assert found.sigma == pytest.approx(0.5 * float(x.std(0).square().mean().sqrt()), rel=1e-3)

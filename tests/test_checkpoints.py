@@ -183,3 +183,24 @@ def test_another_architecture_is_refused(other: nn.Module, line: str) -> None:
     with pytest.raises(ValueError, match=r"which has no c \(1,\)"):
         extra = {**nn.Linear(4, 2).state_dict(), "c": torch.zeros(1)}
         checkpoints.check_fits(nn.Linear(4, 2), extra, "mlp", "run.safetensors")
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a loss of power the name would be that of an empty file."""
+    done, path = list[tuple[str, int]](), tmp_path / "a.safetensors"
+    sync, rename = os.fsync, os.replace
+
+    def flushed(descriptor: int) -> None:
+        done.append(("flushed", os.fstat(descriptor).st_size))
+        sync(descriptor)
+
+    def renamed(source: str, target: Path) -> None:
+        done.append(("named", os.stat(source).st_size))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    checkpoints.save(path, {"x": torch.ones(1000)}, {})
+    assert done == [("flushed", path.stat().st_size), ("named", path.stat().st_size)]

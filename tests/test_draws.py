@@ -31,6 +31,14 @@ def test_processes_draw_rows_of_one_batch(draw, members: int) -> None:
     assert torch.equal(torch.cat(parts, 1), whole)
 
 
+def test_uses_of_a_seed_have_streams_of_their_own() -> None:
+    uses = [(), ("noise",), ("epoch", 0), ("epoch", 1), ("model",)]
+    numbers = {draws.number(seed, *use) for seed in range(20) for use in uses}
+    assert len(numbers) == 100 and draws.number(3, "epoch", 1) == draws.number(3, "epoch", 1)
+    first = {draws.normal(torch.zeros(1), draws.source(0, *use)).item() for use in uses}
+    assert len(first) == 5
+
+
 def test_wrong_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="5 samples are no equal blocks for 2 members"):
         draws.normal(torch.zeros(5, 1), (source(0), source(1)))

@@ -98,6 +98,29 @@ def test_bayes_changes_balance_over_the_posterior() -> None:
     assert (balance * weights).sum(2).abs().max() < 1e-12 * balance.abs().max()
 
 
+def test_balance_and_success_are_what_they_say() -> None:
+    """Of a network, by torch's own loss and where its attacks end."""
+    matrix = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = lambda x: 2 * (x @ matrix).tanh() + (x @ matrix).roll(1, 1)
+    x = torch.randn(30, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = energy_changes.Batch(x, torch.arange(30) % 3)
+    target = (batch.y + 1) % 3
+    found = energy_changes.energy_changes(model, batch, target, (0.3,), steps=2)
+    at = x.clone().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(model(at), batch.y, reduction="sum")
+    energies = -model(at).logsumexp(1), -(model(at) - model(at).mean(1, keepdim=True)).logsumexp(1)
+    (ascent,) = torch.autograd.grad(loss, at)
+    for balance, energy in zip(found.balance, energies, strict=True):
+        (slope,) = torch.autograd.grad(energy.sum(), at)
+        assert torch.allclose(balance, (slope * ascent).sum(1), rtol=1e-9)
+    for kind, success in zip(energy_changes.KINDS, found.success[:, 0], strict=True):
+        label = target if kind.targeted else batch.y
+        ends = energy_changes.attacked(model, batch, label, kind, 0.3, steps=2)
+        hit = model(ends).argmax(1) == label
+        assert torch.equal(success.bool(), hit if kind.targeted else ~hit)
+        assert 0 < success.mean() < 1
+
+
 def test_of_two_classes_targeted_and_untargeted_attacks_are_one() -> None:
     two = replace(TINY, classes=2)
     problem = energy_landscape.landscape(two)

@@ -105,6 +105,27 @@ def test_a_watched_training_is_the_same() -> None:
     assert first.shape == (3, 3) and first[:, 2].tolist() == [m[2].weight[0, 0] for m in plain]
 
 
+def test_normal_gradients_of_rectifiers_have_their_law_at_the_start() -> None:
+    """m D |(I - Pi) g|^2 / k over its mean is 1 on average, whatever the width; within 5 errors."""
+    seeds = tuple(range(40))
+    flats = Flats.drawn(12, 2, 0.0, seeds)
+    batch = flats.points(20, 1.0, seeds, "seen")
+    architecture = Architecture("two_layer_relu", (12,), 2, {"width": 16})
+    model = Ensemble([architecture.build(seed).double() for seed in seeds])
+    start = flats.unseen(normal_motion.first_weights(model))
+    look = normal_motion.NormalMotion(flats, batch, normal_motion.first_weights, start, True)
+    found = look(model, torch.ones(40, dtype=torch.float64))
+    ratio = found["chi_square"]
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / 40**0.5 < 0.25
+    assert found["moved"].abs().max() == 0 and (found["kept"] - 1).abs().max() < 1e-12
+    smaller = normal_motion.NormalMotion(
+        flats, batch, normal_motion.first_weights, start / 1.5, True
+    )
+    found = smaller(model, torch.full((40,), 1.2, dtype=torch.float64))
+    for name, value in (("moved", 0.5), ("off", 0.3), ("size", 1.5), ("kept", 1.5)):
+        assert (found[name] - value).abs().max() < 1e-12, name
+
+
 def linear() -> tuple[Flats, Batch, Ensemble]:
     flats, batch = drawn()
     architecture = Architecture("mlp", (7,), 2, {"depth": 0})

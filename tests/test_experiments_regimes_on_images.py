@@ -19,7 +19,6 @@ from manifoldlab.data.subset import subset
 from manifoldlab.ensembles import stackable
 from manifoldlab.experiments import regimes_on_images
 from manifoldlab.experiments.regimes_on_images import FAST, Config, main
-from manifoldlab.gradients import input_gradient, margin
 from manifoldlab.interfaces import Batch
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
@@ -134,13 +133,18 @@ def test_the_gauge_of_a_linear_model_is_known() -> None:
     model.weight.data = torch.stack([torch.zeros(3).double(), w])
     x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, torch.ones(40, dtype=torch.int64), torch.arange(40))
-    field = input_gradient(model, x, batch.y, margin) * 2
+    field = torch.randn(40, 3, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
     own = lambda v: [model(v)]
-    found = ImageGauge(batch, {"flat": flat}, field, features=own, step=1e-3).read(model)
-    share = (w - flat.to_tangent(x[:1], w[None])[0]).square().sum() / w.square().sum()
+    gauge = ImageGauge(batch, {"flat": flat}, field, features=own, step=1e-3)
+    found = gauge.read(model)
+    assert gauge.nulls == pytest.approx({"score": 0, "omega_flat": 1 / 3})
+    tangent = flat.to_tangent(x[:1], w[None])
+    share = (w - tangent[0]).square().sum() / w.square().sum()
+    along = torch.cosine_similarity(tangent, flat.to_tangent(x, field))
+    assert torch.allclose(found["score"], torch.cosine_similarity(w[None], field))
+    assert torch.allclose(found["tangent_score"], along)
     assert torch.allclose(found["omega_flat"], share.expand(40))
     assert torch.allclose(found["norm"], w.norm().expand(40))
-    assert torch.allclose(found["score"], torch.ones(40, dtype=torch.float64))
     assert torch.equal(found["right"], (x @ w > 0).double())
     # across the flat there is one direction, along which probabilities change by p (1 - p) |Qw| each
     p = (x @ w).sigmoid()

@@ -462,6 +462,8 @@ def test_shape_operator_is_the_derivative_of_the_normal(manifold: Manifold) -> N
     assert form.shape == (4, manifold.dim, manifold.dim, *manifold.shape)
     assert_close(torch.einsum("nijk,nk->nij", form.flatten(3), s.normal.flatten(1)), shape, EXACT)
     assert_close(form, form.transpose(1, 2), EXACT)
+    vectors = form.movedim(0, 2)  # (d, d, n, *shape)
+    assert_close(vectors - manifold.to_tangent(s.m, vectors), vectors, EXACT)
 
 
 @every_member

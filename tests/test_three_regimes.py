@@ -122,8 +122,50 @@ def test_a_linear_model_reads_as_its_weights_say() -> None:
     assert (reading.on / reading.off) ** 2 == pytest.approx(
         ratio, rel=0.2
     )  # of 8 random steps each
-    right = ((gauge.batch.x @ w > 0) == gauge.batch.y.bool()).double().mean()
+    logits = gauge.batch.x @ w
+    slope = (logits.sigmoid() * (-logits).sigmoid()).square().mean()  # of a probability, twice
+    expected = 1e-8 * 2 * float(slope * tangent.square().sum()) / 3
+    assert reading.on**2 == pytest.approx(expected, rel=0.3)  # of 8 random steps each
+    right = ((logits > 0) == gauge.batch.y.bool()).double().mean()
     assert reading.accuracy == pytest.approx(float(right))
+
+
+def test_a_bent_model_reads_as_the_formulas_say() -> None:
+    """Gradients of another size and direction at every sample, on a manifold that turns."""
+    problem = GROUNDS["sphere"]()
+    gauge = Gauge(problem, problem.sample(20, torch.Generator().manual_seed(1)))
+    w = torch.randn(12, problem.num_classes, generator=torch.Generator().manual_seed(2)).double()
+    model = lambda x: (3 * x @ w).tanh()
+    reading = gauge.read(model)
+    x, y = gauge.batch[:2]
+    project = gauge.geometry.basis @ gauge.geometry.basis.mT
+
+    def fields(of: Callable[[torch.Tensor], torch.Tensor], label: torch.Tensor, at: torch.Tensor):  # type: ignore[no-untyped-def]
+        """Gradients of the margin, of the label's logit and of the marginal, (3, D)."""
+        rows = torch.func.jacrev(lambda x: of(x[None])[0])(at)
+        logits = of(at[None])[0]
+        others = logits.clone()
+        others[label] = -torch.inf
+        return torch.stack(
+            [rows[label] - rows[others.argmax()], rows[label], logits.softmax(0) @ rows]
+        )
+
+    own, bayes = (
+        torch.stack([fields(of, label, at) for at, label in zip(x, y, strict=True)], 1)
+        for of in (model, problem.log_joint)
+    )  # (3, n, D)
+    cosine = torch.cosine_similarity
+    along, true_along = ((project @ v[..., None]).squeeze(3) for v in (own, bayes))
+    margins, tangents = own[0], along[0]
+    assert reading.alignment == pytest.approx(
+        float(tangents.square().sum() / margins.square().sum())
+    )
+    assert reading.norm == pytest.approx(float(margins.square().sum(1).mean().sqrt()))
+    assert reading.truth == pytest.approx(float(cosine(margins, bayes[0]).mean()))
+    assert reading.score == pytest.approx(float(cosine(along[1], true_along[1]).mean()))
+    marginal = cosine(tangents, true_along[2]).square().mean().sqrt()
+    assert reading.marginal == pytest.approx(float(marginal))
+    assert gauge.nulls == {"alignment": 2 / 12, "truth": 0, "score": 0, "marginal": 2**-0.5}
 
 
 def test_tangents_are_looked_up_by_index(tmp_path: Path) -> None:

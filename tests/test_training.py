@@ -21,6 +21,7 @@ from manifoldlab.objectives.cross_entropy import cross_entropy
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
 from manifoldlab.training import train
 
+CLIP = 0.074  # about the norm of the gradients at the start
 SGD = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=1e-2)
 
 # One run, as a program of its own.
@@ -147,19 +148,21 @@ def test_a_run_goes_on_from_the_midst_of_an_epoch(make, recipe: Recipe, tmp_path
 def test_steps_are_those_of_a_plain_loop(optimizer) -> None:
     """The oracle: torch's optimizer, schedule and clipping on the whole set, three lines a step."""
     data, model, slow = points(), network(), network()
-    recipe = Recipe(optimizer=optimizer, schedule=schedules.cosine, clip=0.3)
+    recipe = Recipe(optimizer=optimizer, schedule=schedules.cosine, clip=CLIP)
     history = train(model, cross_entropy, data, epochs=7, batch_size=60, lr=0.02, recipe=recipe)
     batch = next(data.batches(60, None))
     descent = optimizer(slow.parameters(), lr=0.02)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(descent, 7)
+    norms = list[float]()
     for step in range(7):
         descent.zero_grad()
         loss = loss_of(slow(batch.x), batch.y).mean()
         loss.backward()
-        nn.utils.clip_grad_norm_(slow.parameters(), 0.3)
+        norms.append(nn.utils.clip_grad_norm_(slow.parameters(), CLIP).item())
         descent.step()
         falling.step()
         assert abs(history.loss[step] - loss.detach()) < 1e-12
+    assert min(norms) < CLIP < max(norms)  # some are clipped, and some are not
     # the order of the samples is another, hence rounding
     assert (weights(model) - weights(slow)).abs().max() < 1e-10
 
@@ -279,3 +282,39 @@ def test_no_epochs_leave_the_model_as_it_was() -> None:
     model = network()
     assert train(model, cross_entropy, points(), epochs=0).loss.shape == (0,)
     assert torch.equal(weights(model), weights(network())) and not model.training
+
+
+def test_epochs_of_several_batches_are_those_of_a_plain_loop() -> None:
+    """The last batch of an epoch is a short one, which counts for as much less in the mean loss."""
+    data, seen = points(22), list[list[int]]()
+
+    def watched(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        assert model.training and batch.index is not None
+        seen.append(batch.index.tolist())
+        return cross_entropy(model, batch, generator)
+
+    orders = list[list[int]]()
+    for seed in (0, 1):
+        seen.clear()
+        model, slow = network(), network()
+        recipe = Recipe(optimizer=torch.optim.SGD, schedule=schedules.linear)
+        history = train(
+            model, watched, data, epochs=3, batch_size=8, lr=0.3, seed=seed, recipe=recipe
+        )
+        assert [len(rows) for rows in seen] == 3 * [8, 8, 6] and not model.training
+        whole, step = next(data.batches(22, None)), 0
+        for epoch in range(3):
+            losses, rows = list[Tensor](), seen[3 * epoch : 3 * epoch + 3]
+            assert sorted(sum(rows, [])) == list(range(22))
+            orders.append(sum(rows, []))
+            for own in rows:
+                loss = loss_of(slow(whole.x[own]), whole.y[own])
+                losses.append(loss.detach())
+                slopes = torch.autograd.grad(loss.mean(), tuple(slow.parameters()))
+                with torch.no_grad():
+                    for p, slope in zip(slow.parameters(), slopes, strict=True):
+                        p -= 0.3 * (1 - step / 9) * slope
+                step += 1
+            assert abs(history.loss[epoch] - torch.cat(losses).mean()) < 1e-14
+        assert (weights(model) - weights(slow)).abs().max() < 1e-13
+    assert len(set(map(tuple, orders))) == 6  # no epoch and no seed has the order of another

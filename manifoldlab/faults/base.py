@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+import torch
 from torch import Tensor
 
 
@@ -19,7 +20,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Fault:
     name: str  # a sentence: what is wrong
-    module: str  # of manifoldlab, such as probes.on_off_robustness
+    module: str  # of manifoldlab, such as probes.on_off_robustness, or theory_checks.NAME
     line: str  # text that the source of the module has once
     replacement: str
     effect: Callable[[], Tensor]  # numbers that it changes
@@ -28,7 +29,8 @@ class Fault:
     @property
     def place(self) -> str:
         """The file, relative to the checkout."""
-        return f"manifoldlab/{self.module.replace('.', '/')}.py"
+        name = self.module.replace(".", "/")
+        return f"{name}.py" if name.startswith("theory_checks/") else f"manifoldlab/{name}.py"
 
     def number(self, source: str) -> int:
         """Of the first line that is changed."""
@@ -50,6 +52,12 @@ class Fault:
     def _count(self, source: str) -> None:
         if (count := source.count(self.line)) != 1:
             raise ValueError(f"{self.place} has {self.line!r} {count} times, not once")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers to compute effects of."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def groups() -> list[str]:

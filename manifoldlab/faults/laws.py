@@ -1,0 +1,156 @@
+"""Of trained networks and of theory checks themselves, seen by laws."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manifoldlab.attacks.noise import noise
+from manifoldlab.draws import source
+from manifoldlab.faults.base import Fault, normal
+from manifoldlab.interfaces import Batch
+from manifoldlab.manifolds.sphere import Sphere
+from manifoldlab.models.two_layer_relu import two_layer_relu
+from manifoldlab.objectives.adversarial import adversarial
+
+BATCH = Batch(normal(6, 4), torch.tensor([0, 1, 0, 1, 1, 0]))
+B2 = "theory_checks.check_b2_isotropic_noise_leaks_along_normals"
+D1 = "theory_checks.check_d1_noise_regularization_is_a_gradient_penalty"
+F1 = "theory_checks.check_f1_attacks_are_tangent_or_normal_nearby"
+G2 = "theory_checks.check_g2_max_margin_networks_leak_to_all_relevant_coordinates"
+
+
+def _check(module: str) -> Any:
+    """A theory check, which is above this package."""
+    return import_module(module)
+
+
+def _relu() -> Tensor:
+    torch.manual_seed(0)
+    found: Tensor = two_layer_relu((4,), 2, width=6).double()(BATCH.x)
+    return found.detach()
+
+
+def _moved() -> Tensor:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2).double()
+    return adversarial(model, BATCH, source(0), strength=0.5, attack=noise)
+
+
+def _risks() -> Tensor:
+    module = _check(F1)
+    flags = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 1]]).bool()
+    count = len(module.Risks._fields)
+    found: Tensor = module.farther_or_nearby(module.Risks(*flags.repeat(2, 1)[:count]))
+    return found
+
+
+def _network() -> Tensor:
+    module = _check(G2)
+    from hypothesis import find
+
+    case = find(module.LAW.cases()["blocks"], lambda case: True)
+    found: Tensor = module.two_neurons(case).inner
+    return found
+
+
+FAULTS = (
+    Fault(
+        "Inner weights have twice their variance",
+        "models.two_layer_relu",
+        "size**-0.5 if scale is None",
+        "(2 / size) ** 0.5 if scale is None",
+        _relu,
+        ("D3/gradient descent", "F2/gradient descent"),
+    ),
+    Fault(
+        "Two layers are a sum of neurons, not their normalized sum",
+        "models.two_layer_relu",
+        "@ self.signs.to(x) / len(self.signs) ** 0.5",
+        "@ self.signs.to(x)",
+        _relu,
+        ("D3/momentum", "tests/test_models.py::test_of_two_layers_the_outer_one_is_fixed"),
+    ),
+    Fault(
+        "Adversarial training sees the clean samples",
+        "objectives.adversarial",
+        "return gradients.cross_entropy(model(moved), batch.y).mean()",
+        "return gradients.cross_entropy(model(batch.x), batch.y).mean()",
+        _moved,
+        ("D4/adversarial training",),
+    ),
+    Fault(
+        "The chance of chi-squares counts a degree too many",
+        "theory_checks.trained_on_flats",
+        "of_each = kolmogorov_p(values, scipy.stats.chi2(degrees).cdf)",
+        "of_each = kolmogorov_p(values, scipy.stats.chi2(degrees + 1).cdf)",
+        lambda: _check("theory_checks.trained_on_flats").chi_square_chances(
+            normal(9, 3).square().sum(1), 3
+        ),
+        ("D3/gradient descent", "F2/momentum"),
+    ),
+    Fault(
+        "The margin of two classes is the logit of the first",
+        B2,
+        "return logits[:, 0] - logits[:, 1]",
+        "return logits[:, 0]",
+        lambda: _check(B2).first_two(normal(4, 2), torch.zeros(4)),
+        ("B2/helix",),
+    ),
+    Fault(
+        "The third derivatives of a penalty are left out",
+        D1,
+        "third = third + (gradient * slope(trace)).sum(1)",
+        "third = third + 0 * trace",
+        lambda: _bend(),
+        ("D1/sphere",),
+    ),
+    Fault(
+        "A risk leaves the steps nearby out",
+        F1,
+        "return risks.farther.double() + risks.nearby.double()",
+        "return risks.farther.double()",
+        _risks,
+        ("F1/caps",),
+    ),
+    Fault(
+        "Two neurons are a coordinate too long",
+        G2,
+        "c = 1 / sqrt(2 * (case.relevant + 1))",
+        "c = 1 / sqrt(2 * case.relevant)",
+        _network,
+        ("G2/blocks",),
+    ),
+    Fault(
+        "A density of the normal law is twice as high",
+        "theory_checks.smoothed_classifiers",
+        "return bell / sqrt(2 * pi)",
+        "return bell / sqrt(pi / 2)",
+        lambda: _check("theory_checks.smoothed_classifiers").density(normal(4)),
+        ("C5/half_spaces",),
+    ),
+    Fault(
+        "Steps count as normal whatever their direction",
+        "theory_checks.searched_flips",
+        "return (tangent <= NORMAL * eps) & (length <= eps)",
+        "return length <= eps",
+        lambda: _normal(),
+        ("F1/sphere/0",),
+    ),
+)
+
+
+def _bend() -> Tensor:
+    module = _check(D1)
+    from hypothesis import find
+
+    case = find(module.LAW.cases()["sphere"], lambda case: True)
+    found: Tensor = module.LAW.measure(case).right
+    return found
+
+
+def _normal() -> Tensor:
+    steps, frame = normal(2, 3, 3), Sphere(2).tangent_basis(normal(3, 3))
+    found: Tensor = _check("theory_checks.searched_flips")._normal(steps, frame, 5.0)
+    return 1.0 + found.double()
