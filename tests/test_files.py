@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +179,24 @@ def test_a_file_system_without_locks_does_without(
     monkeypatch.setattr(files.fcntl, "flock", flock)
     with files.lock(tmp_path / "lock", wait=True) as ours:
         assert ours
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, sync, rename = list[str](), os.fsync, os.rename
+
+    def flushed(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        sync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(f"named {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "rename", renamed)
+    with files.whole_folder(tmp_path / "a", replace=False) as new:
+        for name in ("one", "two"):
+            (new / name).write_text(name)
+    assert sorted(done[:3]) == sorted(["one", "two", new.name]) and done[3:] == ["named a"]

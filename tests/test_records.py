@@ -234,3 +234,14 @@ def test_one_of_two_that_make_the_same_record_gives_up_its_copy(tmp_path: Path) 
     plain = records.plain(Config())
     second = records.save(first.folder, "acme", plain, Outcome({"late": 1}), seconds=1.0)
     assert second == first and second.metrics == OUTCOME.metrics
+
+
+@pytest.mark.parametrize(
+    ("parts", "agrees"),
+    [((), True), ((True, True), True), ((True, False), False), ((False, True), False)],
+)
+def test_a_record_agrees_if_all_of_it_does(parts: tuple[bool, ...], agrees: bool) -> None:
+    metrics: dict[str, object] = {f"m{i}": {"agrees": part} for i, part in enumerate(parts)}
+    metrics |= {"number": 0.1, "measured": {"measured": 1.0}}  # of which nothing was predicted
+    run = records.Run("acme", {}, metrics, 0.0, "sources", {}, Path())
+    assert run.agrees is agrees

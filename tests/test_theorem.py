@@ -87,6 +87,15 @@ def test_a_rate_holds_with_its_slope_and_constant() -> None:
     assert found.constant_predicted == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_constant_of_a_rate_is_that_of_small_scales() -> None:
+    """Where a next order is half of the leading one at the largest scale, and nothing at the smallest."""
+    scales = 0.5 ** torch.arange(12, dtype=torch.float64)
+    leading = (scales**2)[:, None, None].expand(-1, 2, 3)
+    bent = Sweep(scales, leading * (1 + scales**2 / 2)[:, None, None], leading)
+    assert Rate(power=2).judge(bent, 1).holds
+    assert not Rate(power=2).judge(bent._replace(left=0.97 * bent.left), 1).holds
+
+
 @pytest.mark.parametrize(
     ("false", "worst"),
     [

@@ -202,6 +202,12 @@ def test_the_worst_control_is_shown() -> None:
     row = run(theorem(true, off_by(1.01), off_by(0.97), off_by(1.0)))
     assert row["control"]["predicted"] == pytest.approx(0.97)
     assert len(row["controls"]) == 3
+    for controls in (
+        (off_by(1.04), Control("holds", true)),
+        (Control("holds", true), off_by(1.04)),
+    ):
+        row = run(theorem(true, *controls))["control"]  # which no deviation can outdo
+        assert row["name"] == "holds" and row["verdict"] == "not rejected"
 
 
 def test_a_prediction_that_cannot_be_computed_is_not_met() -> None:

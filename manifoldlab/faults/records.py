@@ -196,7 +196,7 @@ FAULTS = (
         "return scales.argsort()[: max(1, len(scales) // 3)]",
         "return scales.argsort()[-max(1, len(scales) // 3) :]",
         _worst(Rate(2.0), RATE._replace(left=(SCALES**2 + SCALES**3)[:, None])),
-        ("tests/test_theorem.py",),
+        ("tests/test_theorem.py::test_the_constant_of_a_rate_is_that_of_small_scales",),
     ),
     Fault(
         "A slope may be off to one side",
@@ -308,7 +308,7 @@ FAULTS = (
         "os.fsync(descriptor)",
         "os.fstat(descriptor)",
         _whole_folder,
-        ("tests/test_files.py",),
+        ("tests/test_files.py::test_a_folder_is_on_the_disk_before_it_has_its_name",),
     ),
     Fault(
         "A write that fails leaves its temporary file",
@@ -324,7 +324,7 @@ FAULTS = (
         'return all(metric.get("agrees", True) for metric in compared)',
         'return any(metric.get("agrees", True) for metric in compared)',
         lambda: _recorded((True, False)),
-        ("tests/test_records.py",),
+        ("tests/test_records.py::test_a_record_agrees_if_all_of_it_does",),
     ),
     Fault(
         "A name does not tell numbers with a fraction",

@@ -278,7 +278,7 @@ FAULTS = (
         'return zlib.crc32("/".join(map(str, (seed, *names))).encode())',
         "return zlib.crc32(str(seed).encode())",
         _trained(),
-        (ALONE,),
+        ("tests/test_draws.py::test_uses_of_a_seed_have_streams_of_their_own",),
     ),
     Fault(
         "The weight of EDM is that of its square root",
@@ -286,7 +286,7 @@ FAULTS = (
         "weight = sigma.square().reciprocal() + sigma_data**-2",
         "weight = sigma.reciprocal() + 1 / sigma_data",
         _denoised,
-        ("tests/test_denoising.py::test_the_weight_is_that_of_the_preconditioning",),
+        ("tests/test_denoising.py::test_the_mean_of_the_clean_samples_is_stationary",),
     ),
     Fault(
         "Noise levels are normal, not log-normal",
