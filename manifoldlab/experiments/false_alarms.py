@@ -9,6 +9,7 @@ the run, and a killed run goes on from there; other seeds (`first_seed`) make an
 """
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -144,9 +145,8 @@ def _lines(file: Path) -> Iterator[Row]:
 
 def fingerprint() -> str:
     """Of the package and of theory_checks, which no import names."""
-    import theory_checks
-
-    folders = (Path(manifoldlab.__path__[0]), Path(theory_checks.__path__[0]))
+    laws = importlib.import_module("theory_checks")
+    folders = (Path(manifoldlab.__path__[0]), Path(laws.__path__[0]))
     files = sorted(file for folder in folders for file in folder.rglob("*.py"))
     digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in files))
     return digest.hexdigest()[:12]
