@@ -196,7 +196,7 @@ def _entry(run: records.Run, samples: dict[str, Any], k: int, name: str) -> Entr
     return Entry(
         Facts(
             name,
-            config["rank"] or config["dim"],
+            config.get("rank") or config["dim"],  # records that are older than the option, too
             ambient,
             config["samples"],
             agreement,
@@ -213,7 +213,7 @@ def _entry(run: records.Run, samples: dict[str, Any], k: int, name: str) -> Entr
 
 def _title(config: Mapping[str, Any], dim: int, ambient: int) -> str:
     blur = f", blurred by {config['blur']:g}" if config["blur"] else ""
-    rank = f", by {config['rank']} directions" if config["rank"] else ""
+    rank = f", by {config['rank']} directions" if config.get("rank") else ""
     return f"{config['ground']} of dimension {dim} in R^{ambient}{blur}{rank}"
 
 
