@@ -49,7 +49,7 @@ def _pgd(linf: bool, setting: Setting) -> Contest:
     read = partial(_reached, double, x, y, radius, linf)
     own = partial(
         pgd,
-        model,
+        inputs.prepared(model),
         batch,
         torch.Generator().manual_seed(0),
         ball=LINF if linf else L2,

@@ -19,7 +19,7 @@ def _gradient(name: str, shape: tuple[int, ...], n: int, setting: Setting) -> Co
     x, y, *_ = inputs.pictures(setting.pick(n, 2), setting.device, shape)
     given = model, x, y, margin
     return Contest(
-        own=Contestant(partial(input_gradient, *given)),
+        own=Contestant(partial(input_gradient, inputs.prepared(model), *given[1:])),
         floor=Floor("a forward pass without gradients", inputs.passes(model, x)),
         peers={
             "loss.backward": Contestant(partial(peers.by_backward, *given)),
@@ -47,7 +47,7 @@ def _jacobian(setting: Setting) -> Contest:
         )
 
     return Contest(
-        own=Contestant(partial(logit_jacobian, model, x)),
+        own=Contestant(partial(logit_jacobian, inputs.prepared(model), x)),
         floor=Floor(
             "a forward pass, and 10 backward passes to the input counted as forward ones",
             inputs.times(11, inputs.passes(model, x)),

@@ -92,7 +92,7 @@ def _forward(setting: Setting, sizes: Sizes) -> Call:
 
 def _gradient(setting: Setting, sizes: Sizes) -> Call:
     model, batch = _resnet(setting, sizes)
-    return partial(input_gradient, model, batch.x, batch.y, margin)
+    return partial(input_gradient, inputs.prepared(model), batch.x, batch.y, margin)
 
 
 def _coder(setting: Setting, sizes: Sizes) -> Any:

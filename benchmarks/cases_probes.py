@@ -70,8 +70,9 @@ def _contest(
     within: float = 1e-2,
 ) -> Contest:
     model, batch, basis = given
+    network = inputs.prepared(model)
     return Contest(
-        own=Contestant(lambda: probe(model, batch, Looked(basis)), read),
+        own=Contestant(lambda: probe(network, batch, Looked(basis)), read),
         floor=floor,
         peers=peers or {},
         exact=exact,

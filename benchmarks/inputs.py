@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from manifoldlab.architecture import Architecture
+from manifoldlab.frozen import frozen
 from manifoldlab.interfaces import Batch
 
 IMAGE = (3, 32, 32)
@@ -86,6 +87,12 @@ def folded(model: nn.Module) -> nn.Module:
                 setattr(block, name, fuse_conv_bn_eval(layer, norm))
                 setattr(block, after, nn.Identity())
     return copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@lru_cache(maxsize=8)
+def prepared(model: nn.Module) -> nn.Module:
+    """As `manifoldlab probe` prepares a network, once for all its batches."""
+    return frozen(model)
 
 
 def forward(model: nn.Module, x: Tensor) -> Tensor:

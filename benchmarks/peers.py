@@ -30,8 +30,8 @@ def by_vmap(model: nn.Module, x: Tensor, y: Tensor, head: Head) -> Tensor:
     return found
 
 
-def by_captum(captum: Any, model: nn.Module, x: Tensor, y: Tensor, head: Head) -> Tensor:
-    saliency = captum.attr.Saliency(lambda x: head(model(x), y))
+def by_captum(attr: Any, model: nn.Module, x: Tensor, y: Tensor, head: Head) -> Tensor:
+    saliency = attr.Saliency(lambda x: head(model(x), y))
     found: Tensor = saliency.attribute(x.detach().clone().requires_grad_(), abs=False)
     return found.detach()
 

@@ -42,7 +42,7 @@ def run(command: Bench) -> int:
         costs.write(command.doc, found)
     wrong = [row["name"] for row in found["cases"] if not row["right"]]
     for name in wrong:
-        print(f"manifoldlab: {name} is wrong", file=sys.stderr)
+        print(f"manifoldlab: {name} is wrong, or failed", file=sys.stderr)
     return int(bool(wrong) or any(change.verdict == "slower" for change in changes))
 
 
@@ -121,11 +121,14 @@ def _measured(command: Bench, old: Found | None) -> Found:
         rows, total = list[Found](), len(some) + len(curves)
         for i, case in enumerate(some):
             tell(i / total, case.name)
-            rows.append(measurement.measure(case, setting, FAST if command.fast else Plan()))
+            rows.append(_row(case, setting, FAST if command.fast else Plan()))
         grown = []
         for i, one in enumerate(curves, len(some)):
             tell(i / total, f"growth of {one.name}")
             grown.append(growth.measure(one, setting, clock))
+        for row in rows:
+            if "own" in row:
+                row["floor"]["at_ceilings"] = ceilings.least(row["floor"], row["dtype"], top)
         made_with = environment.environment(command.device)
     return {
         "kind": KIND,
@@ -137,6 +140,16 @@ def _measured(command: Bench, old: Found | None) -> Found:
         "cases": rows,
         "growth": grown,
     }
+
+
+def _row(case: Case, setting: Setting, plan: Plan) -> Found:
+    """One that fails does not take the others with it."""
+    try:
+        return measurement.measure(case, setting, plan)
+    except Exception as error:
+        line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        kept = {"name": case.name, "about": case.about, "right": False, "failure": line}
+        return kept | {"sizes": {}, "dtype": "none", "peers": {}}
 
 
 @contextmanager

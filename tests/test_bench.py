@@ -169,6 +169,20 @@ def test_no_gpu_is_said(run: Run, refused: Refused, tmp_path: Path) -> None:
     )
 
 
+def test_a_case_that_fails_is_a_row(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ready(setting: Setting) -> Any:
+        raise RuntimeError(f"no such\nthing on {setting.device}")
+
+    broken = [Case("toys/broken/1", "", ready), next(c for c in CASES if c.name == ONE)]
+    monkeypatch.setattr(benching, "cases", lambda: broken)
+    status, out, err = run("bench", "--fast", "--out", str(tmp_path))
+    assert status == 1 and "FAILED RuntimeError: no such thing on cpu" in " ".join(out.split())
+    assert "toys/broken/1 is wrong, or failed" in err and "log_bessel" in out
+    assert "failed: RuntimeError" in (tmp_path / "bench.html").read_text()
+
+
 def test_threads_are_put_back(measured: Path) -> None:
     assert measured and torch.get_num_threads() == 1
 

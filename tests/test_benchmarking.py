@@ -161,6 +161,17 @@ def test_who_is_wrong_is_not_timed() -> None:
     assert not row["right"] and "own" not in row
 
 
+def test_a_peer_that_raises_takes_no_other_with_it() -> None:
+    def broken() -> None:
+        raise RuntimeError("no\nkernel")
+
+    row = measure(fake(peers={"broken": Contestant(broken)}), Setting(), FAST)
+    assert row["peers"]["broken"] == {"failed": "RuntimeError: no kernel"}
+    assert row["right"] and row["best_peer"] is None
+    with pytest.raises(RuntimeError, match="no\nkernel"):
+        measure(fake(own=Contestant(broken)), Setting(), FAST)
+
+
 def test_unlike_results_are_refused() -> None:
     with pytest.raises(ValueError, match="compares unlike things"):
         measure(fake(own=Contestant(lambda: torch.ones(2))), Setting(), FAST)

@@ -1,5 +1,6 @@
 """What a device can do at most, measured: bytes copied and FLOP of a matrix product, each second."""
 
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
@@ -26,6 +27,14 @@ def measured(clock: Clock, *, small: bool = False) -> dict[str, Any]:
         found["tf32"] = _product(clock, side, torch.float32)
         torch.set_float32_matmul_precision(before)
     return found
+
+
+def least(floor: Mapping[str, float], dtype: str, top: Mapping[str, float]) -> float:
+    """Seconds that the floor's FLOP, or its bytes, take at the ceilings: more than any kernel can reach.
+
+    Bytes that stay in a cache go faster, so that a small floor may take less.
+    """
+    return float(max(floor["flop"] / top[dtype], floor["bytes"] / top["copy"]))
 
 
 def _product(clock: Clock, side: int, dtype: torch.dtype) -> float:

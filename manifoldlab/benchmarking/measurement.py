@@ -5,6 +5,7 @@ from math import isnan
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from manifoldlab.benchmarking import counts, race
 from manifoldlab.benchmarking.case import Absent, Case, Contest, Contestant, Setting
@@ -31,10 +32,9 @@ def measure_ready(
     """A wrong contestant is not timed; where it is our own, nothing is."""
     clock = Clock(setting.device, torch.get_num_threads(), contest.waits)
     cold, errors = checked(contest, clock)
-    row = _facts(case, contest, setting, clock) | {
-        "error": errors[OWN],
-        "right": errors[OWN] <= contest.within,
-    }
+    error = errors[OWN]
+    assert isinstance(error, float)
+    row = _facts(case, contest, setting, clock) | {"error": error, "right": error <= contest.within}
     peers = {
         name: _peer(peer, errors.get(name), contest.within) for name, peer in contest.peers.items()
     }
@@ -67,22 +67,32 @@ def measure_ready(
     }
 
 
-def checked(contest: Contest, clock: Clock) -> tuple[dict[str, Reading], dict[str, float]]:
-    """The first call of each, and how wrong it is."""
+def checked(contest: Contest, clock: Clock) -> tuple[dict[str, Reading], dict[str, float | str]]:
+    """The first call of each, and how wrong it is; or, of a peer that raises, in what way."""
     exact = contest.exact().double().cpu()
     cold = {FLOOR: clock.read(contest.floor.call)}
-    errors = dict[str, float]()
+    errors = dict[str, float | str]()
     for name, contestant in ({OWN: contest.own} | dict(contest.peers)).items():
         if isinstance(contestant, Absent):
             continue
-        kept = list[Any]()
-        cold[name] = clock.read(lambda c=contestant, k=kept: k.append(c.call()))  # type: ignore[misc]
-        found = contestant.read(kept[0]).detach().double().cpu()
+        try:
+            cold[name], found = _first(contestant, clock)
+        except Exception as error:
+            if name == OWN:
+                raise
+            errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            continue
         if found.shape != exact.shape:
             what = f"{name} gives {tuple(found.shape)}, the exact result is {tuple(exact.shape)}"
             raise ValueError(f"{what}: a case compares unlike things")
         errors[name] = contest.error(found, exact)
     return cold, errors
+
+
+def _first(contestant: Contestant, clock: Clock) -> tuple[Reading, Tensor]:
+    kept = list[Any]()
+    reading = clock.read(lambda: kept.append(contestant.call()))
+    return reading, contestant.read(kept[0]).detach().double().cpu()
 
 
 def _facts(case: Case, contest: Contest, setting: Setting, clock: Clock) -> Row:
@@ -99,10 +109,12 @@ def _facts(case: Case, contest: Contest, setting: Setting, clock: Clock) -> Row:
     }
 
 
-def _peer(peer: Contestant | Absent, error: float | None, within: float) -> Row:
+def _peer(peer: Contestant | Absent, error: float | str | None, within: float) -> Row:
     if isinstance(peer, Absent):
         return {"absent": peer.why}
-    return {"error": error, "right": error is not None and error <= within}
+    if not isinstance(error, float):
+        return {"failed": error}
+    return {"error": error, "right": error <= within}
 
 
 def _times(seen: Race, name: str) -> Row:

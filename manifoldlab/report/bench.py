@@ -51,6 +51,8 @@ def _cells(row: Row) -> tuple[str, str, str, str]:
 
 
 def _error(row: Row) -> Text:
+    if "failure" in row:
+        return Text(f"FAILED {row['failure']}", "bold red")
     if row["right"]:
         return Text(f"{row['error']:.0e}")
     return Text(f"WRONG {row['error']:.0e} > {row['within']:.0e}", "bold red")
