@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import inputs, peers
+from benchmarks.variants import on_gpu
 from manifoldlab.attacks.base import L2, LINF
 from manifoldlab.attacks.noise import noise
 from manifoldlab.attacks.pgd import Steady, pgd
@@ -49,9 +50,7 @@ def _pgd(linf: bool, setting: Setting) -> Contest:
     read = partial(_reached, double, x, y, radius, linf)
     own = partial(
         pgd,
-        inputs.prepared(model),
-        batch,
-        torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(0),
         ball=LINF if linf else L2,
         radius=radius,
         steps=STEPS,
@@ -61,12 +60,13 @@ def _pgd(linf: bool, setting: Setting) -> Contest:
     )
     given = model, x, y
     return Contest(
-        own=Contestant(own, read),
+        own=Contestant(partial(own, inputs.prepared(model), batch), read),
         floor=Floor(
             f"{STEPS} forward passes and as many backward ones to the input",
             inputs.times(STEPS, inputs.gradient_passes(*given)),
         ),
         peers={
+            **on_gpu(lambda model, x: own(model, batch._replace(x=x)), model, x, read),
             "plain script": Contestant(partial(peers.plain_pgd, *given, **job), read),
             "torchattacks": library(
                 "torchattacks",

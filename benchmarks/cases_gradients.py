@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import inputs, peers
+from benchmarks.variants import on_gpu
 from manifoldlab.benchmarking.case import Case, Contest, Contestant, Floor, Setting, library
 from manifoldlab.gradients import input_gradient, logit_jacobian, margin
 
@@ -24,6 +25,7 @@ def _gradient(name: str, shape: tuple[int, ...], n: int, setting: Setting) -> Co
         peers={
             "loss.backward": Contestant(partial(peers.by_backward, *given)),
             "vmap(grad)": Contestant(partial(peers.by_vmap, *given)),
+            **on_gpu(lambda model, x: input_gradient(model, x, y, margin), model, x),
             "captum": library(
                 "captum.attr", lambda c: Contestant(partial(peers.by_captum, c, *given))
             ),

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import variants
 from manifoldlab import benching, catalog
 from manifoldlab.benchmarking import differences, growth
-from manifoldlab.benchmarking.case import Case, Setting
+from manifoldlab.benchmarking.case import Case, Contestant, Setting
 from manifoldlab.benchmarking.clock import Reading
 from manifoldlab.report import costs
 
@@ -47,6 +48,19 @@ def test_every_problem_has_a_case_and_names_differ() -> None:
     timed = {case.name.split("/")[2] for case in CASES if case.kind == "problems"}
     assert set(catalog.names("problems")) <= timed
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_variants_of_a_gpu_do_the_same_job() -> None:
+    """On the CPU as far as this has them; in bfloat16, with its 8 bits."""
+    x = torch.rand(4, 20, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.Tanh(), torch.nn.Linear(30, 1))
+    job: variants.Job = lambda model, x: model(x).detach()
+    found = variants.all_of(job, model, x)
+    assert variants.on_gpu(job, model, x) == {} and set(found) >= {"TF32", "bfloat16"}
+    for name, within in (("TF32", 1e-6), ("bfloat16", 0.02)):
+        contestant = found[name]
+        assert isinstance(contestant, Contestant)
+        assert (contestant.call() - job(model, x)).abs().max() < within
 
 
 ONE = "special_functions/log_bessel/10"
