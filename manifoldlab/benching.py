@@ -58,7 +58,10 @@ def _modules() -> list[Any]:
     """All of the package `benchmarks`, which lies beside this one and imports it."""
     package = importlib.import_module("benchmarks")
     names = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
-    return [importlib.import_module(f"benchmarks.{n}") for n in names if n.startswith("cases_")]
+    own = [name for name in names if name.startswith("cases_")]
+    if not own:  # a common name: of another package, perhaps
+        raise ValueError(f"the package benchmarks of {list(package.__path__)} has no cases_*.py")
+    return [importlib.import_module(f"benchmarks.{name}") for name in own]
 
 
 def chosen(names: Sequence[str]) -> tuple[list[Case], list[Growing]]:
@@ -112,34 +115,33 @@ def _measured(command: Bench, old: Found | None) -> Found:
     facts = {"device": command.device, "threads": command.threads, "fast": command.fast}
     if old is not None:
         differences.check_alike(old, facts, f"--compare: {command.compare}")
-    some, curves = chosen(command.only)
-    curves = curves if command.scale else []
-    setting = Setting(command.device, command.fast)
     with _threads(command.threads), live.bar("bench", quiet=command.quiet) as tell:
         clock = Clock(command.device, command.threads)
         top = ceilings.measured(clock, small=command.fast)
-        rows, total = list[Found](), len(some) + len(curves)
-        for i, case in enumerate(some):
-            tell(i / total, case.name)
-            rows.append(_row(case, setting, FAST if command.fast else Plan()))
-        grown = []
-        for i, one in enumerate(curves, len(some)):
-            tell(i / total, f"growth of {one.name}")
-            grown.append(growth.measure(one, setting, clock))
-        for row in rows:
-            if "own" in row:
-                row["floor"]["at_ceilings"] = ceilings.least(row["floor"], row["dtype"], top)
+        rows, grown = _all(command, clock, tell)
         made_with = environment.environment(command.device)
-    return {
-        "kind": KIND,
-        "version": VERSION,
-        **facts,
-        "environment": made_with,
-        "ceilings": top,
-        "seconds": perf_counter() - start,
-        "cases": rows,
-        "growth": grown,
-    }
+    for row in rows:
+        if "own" in row:
+            row["floor"]["at_ceilings"] = ceilings.least(row["floor"], row["dtype"], top)
+    found = {"kind": KIND, "version": VERSION, **facts, "environment": made_with, "ceilings": top}
+    return found | {"seconds": perf_counter() - start, "cases": rows, "growth": grown}
+
+
+def _all(command: Bench, clock: Clock, tell: live.Tell) -> tuple[list[Found], list[Found]]:
+    """Cases, and growth where it is asked for."""
+    some, curves = chosen(command.only)
+    curves = curves if command.scale else []
+    setting = Setting(command.device, command.fast)
+    plan = FAST if command.fast else Plan()
+    rows, total = list[Found](), len(some) + len(curves)
+    for i, case in enumerate(some):
+        tell(i / total, case.name)
+        rows.append(_row(case, setting, plan))
+    grown = list[Found]()
+    for i, one in enumerate(curves, len(some)):
+        tell(i / total, f"growth of {one.name}")
+        grown.append(growth.measure(one, setting, clock))
+    return rows, grown
 
 
 def _row(case: Case, setting: Setting, plan: Plan) -> Found:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from manifoldlab.benchmarking import counts, race
-from manifoldlab.benchmarking.case import Absent, Case, Contest, Contestant, Setting
+from manifoldlab.benchmarking.case import Absent, Call, Case, Contest, Contestant, Setting
 from manifoldlab.benchmarking.clock import Clock, Reading
 from manifoldlab.benchmarking.race import FLOOR, Plan, Race
 
@@ -32,33 +32,25 @@ def measure_ready(
     """A wrong contestant is not timed; where it is our own, nothing is."""
     clock = Clock(setting.device, torch.get_num_threads(), contest.waits)
     cold, errors = checked(contest, clock)
-    error = errors[OWN]
-    assert isinstance(error, float)
-    row = _facts(case, contest, setting, clock) | {"error": error, "right": error <= contest.within}
     peers = {
         name: _peer(peer, errors.get(name), contest.within) for name, peer in contest.peers.items()
     }
+    row = _facts(case, contest, setting, clock) | _verdict(errors[OWN], contest.within)
     if not row["right"]:
         return row | {"peers": peers}
-    contestants = {OWN: contest.own} | {
-        name: peer
-        for name, peer in contest.peers.items()
-        if peers[name].get("right") and isinstance(peer, Contestant)
+    timed = [name for name, peer in peers.items() if peer.get("right")]
+    calls = {FLOOR: contest.floor.call, OWN: contest.own.call}
+    calls |= {
+        n: p.call for n, p in contest.peers.items() if n in timed and isinstance(p, Contestant)
     }
-    calls = {FLOOR: contest.floor.call} | {name: c.call for name, c in contestants.items()}
     seen = race.run(calls, clock, plan, cold, advance)
-    for name in contestants.keys() - {OWN}:
+    for name in timed:
         peers[name] |= _times(seen, name)
-    own: Row = _times(seen, OWN)
-    floor: Row = {"name": contest.floor.name} | _times(seen, FLOOR)
-    for found, call in ((own, contest.own.call), (floor, contest.floor.call)):
-        found |= _work(call, setting.device, found["seconds"])
-    best = min(
-        (n for n in peers if "seconds" in peers[n]), key=lambda n: peers[n]["seconds"], default=None
-    )
+    best = min(timed, key=lambda n: float(peers[n]["seconds"]), default=None)
     return row | {
-        "own": own,
-        "floor": floor,
+        "own": _times(seen, OWN) | _work(contest.own.call, clock, seen.seconds(OWN)),
+        "floor": {"name": contest.floor.name, **_times(seen, FLOOR)}
+        | _work(contest.floor.call, clock, seen.seconds(FLOOR)),
         "peers": peers,
         "best_peer": None if best is None else {"name": best} | _ratio(seen, OWN, best),
         "rounds": len(seen.readings[OWN]),
@@ -114,7 +106,11 @@ def _peer(peer: Contestant | Absent, error: float | str | None, within: float) -
         return {"absent": peer.why}
     if not isinstance(error, float):
         return {"failed": error}
-    return {"error": error, "right": error <= within}
+    return _verdict(error, within)
+
+
+def _verdict(error: float | str, within: float) -> Row:
+    return {"error": error, "right": isinstance(error, float) and error <= within}
 
 
 def _times(seen: Race, name: str) -> Row:
@@ -131,12 +127,12 @@ def _ratio(seen: Race, name: str, to: str) -> Row:
     return {"ratio": ratio.value, "noise": None if isnan(ratio.noise) else ratio.noise}
 
 
-def _work(call: Callable[[], Any], device: str, seconds: float) -> Row:
+def _work(call: Call, clock: Clock, seconds: float) -> Row:
     flop, moved = counts.work(call)
     return {
         "flop": flop,
         "bytes": moved,
         "flop_per_second": flop / seconds,
         "bytes_per_second": moved / seconds,
-        "peak_bytes": counts.peak(call, device),
+        "peak_bytes": counts.peak(call, clock.device),
     }
