@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from benchmarks import inputs, peers
 from benchmarks.variants import on_gpu
-from manifoldlab.benchmarking.case import Case, Contest, Contestant, Floor, Setting, library
+from manifoldlab.benchmarking.case import Case, Contest, Contestant, Floor, Setting, library, whole
 from manifoldlab.gradients import input_gradient, logit_jacobian, margin
 
-ROUNDING = "float32 through many layers; ReLUs within rounding of their kink go either way"
+ROUNDING = (
+    "float32: ReLUs within rounding of their kink go either way, 2e-2 of a ResNet-18's gradient"
+)
 
 
 def _gradient(name: str, shape: tuple[int, ...], n: int, setting: Setting) -> Contest:
@@ -31,8 +33,9 @@ def _gradient(name: str, shape: tuple[int, ...], n: int, setting: Setting) -> Co
             ),
         },
         exact=lambda: peers.by_backward(inputs.doubled(model), x.double(), y, margin),
-        within=1e-2,
+        within=5e-2,
         reason=ROUNDING,
+        error=whole,
         sizes={"n": len(x), "D": x[0].numel(), "K": 10},
     )
 
@@ -61,8 +64,9 @@ def _jacobian(setting: Setting) -> Contest:
             ),
         },
         exact=lambda: rows(inputs.doubled(model), x.double()),
-        within=1e-2,
+        within=5e-2,
         reason=ROUNDING,
+        error=whole,
         sizes={"n": len(x), "D": x[0].numel(), "K": 10},
     )
 

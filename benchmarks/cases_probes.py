@@ -34,7 +34,9 @@ from manifoldlab.probes.signal_robustness import signal_robustness
 from manifoldlab.probes.spectral_alignment import OCTAVES, spectral_alignment
 from manifoldlab.probes.tangent_alignment import tangent_alignment
 
-REASON = "float32 through many layers; ReLUs within rounding of their kink go either way"
+REASON = (
+    "float32: ReLUs within rounding of their kink go either way, 2e-2 of a ResNet-18's gradient"
+)
 SIZES = (0.01, 0.03, 0.1, 0.3)
 
 
@@ -67,7 +69,7 @@ def _contest(
     floor: Floor,
     exact: Callable[[], Tensor],
     peers: dict[str, Contestant | Absent] | None = None,
-    within: float = 1e-2,
+    within: float = 5e-2,
 ) -> Contest:
     model, batch, basis = given
     network = inputs.prepared(model)
@@ -113,9 +115,7 @@ def _score_alignment(setting: Setting) -> Contest:
         return (g * s).sum(1) / (g.norm(dim=1) * s.norm(dim=1))
 
     probe = partial(score_alignment, reference=lambda batch: reference)
-    return _contest(
-        given, probe, lambda found: found.tangent_cosine, _gradients(1, given), exact, within=3e-2
-    )
+    return _contest(given, probe, lambda found: found.tangent_cosine, _gradients(1, given), exact)
 
 
 def _spectral_alignment(setting: Setting) -> Contest:

@@ -71,21 +71,21 @@ def _peer(axes: Axes, rows: Sequence[Row], name: str, i: int) -> None:
         )
 
 
-def growth(row: Row, what: str, unit: str) -> Markup:
-    """Of one function along each of its axes: `what` is seconds or peak_bytes."""
+def growth(row: Row, what: str, unit: str, scale: float) -> Markup:
+    """Of one function along each of its axes, from where all start: `what` is seconds or peak_bytes."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.7), layout="constrained")
         axes = figure.add_subplot()
         for i, (axis, found) in enumerate(row["axes"].items()):
             points = [p for p in found["points"] if p[what] > 0]
-            x = [p["sizes"][axis] for p in points]
-            y = [p[what] for p in points]
+            x = [p["sizes"][axis] / row["start"][axis] for p in points]
+            y = [p[what] / scale for p in points]
             axes.loglog(
                 x, y, MARKERS[i], ls="-", lw=1, color=COLOURS[i], markersize=5.5, label=axis
             )
         ticks(axes.xaxis)
         ticks(axes.yaxis)
-        axes.set_xlabel("size")
+        axes.set_xlabel("size, over that of the start")
         axes.set_ylabel(unit)
         axes.legend(frameon=False)
         label = row["name"].replace("/", "-")
