@@ -19,7 +19,9 @@ from manifoldlab.benchmarking.case import (
     Floor,
     Setting,
     each_sample,
+    largest,
     library,
+    typical,
     whole,
 )
 from manifoldlab.benchmarking.clock import Clock, Reading
@@ -181,6 +183,16 @@ def test_errors_that_are_not_finite_are_infinite() -> None:
     bad = torch.tensor([1.0, torch.nan])
     assert each_sample(bad, torch.ones(2)) == whole(bad, torch.ones(2)) == torch.inf
     assert each_sample(torch.zeros(2, 3), torch.ones(2, 3)) == pytest.approx(1)
+
+
+def test_a_typical_error_is_the_median_unless_one_is_wild() -> None:
+    exact = torch.ones(5, 2)
+    found = exact + torch.tensor([0.0, 1e-3, 2e-3, 3e-3, 0.1])[:, None]
+    assert typical(found, exact) == pytest.approx(2e-3, rel=1e-4)
+    assert each_sample(found, exact) == pytest.approx(0.1, rel=1e-4)
+    found[4] = 1.3
+    assert typical(found, exact) == torch.inf
+    assert largest(found, 0.5 * exact) == pytest.approx(0.8)
 
 
 def test_libraries_that_are_not_there_are_absent() -> None:
