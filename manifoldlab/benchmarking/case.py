@@ -72,7 +72,8 @@ def typical(found: Tensor, exact: Tensor) -> float:
 def _shares(found: Tensor, exact: Tensor) -> Tensor:
     """|found - exact| / |exact|, (n,)"""
     difference, size = (t.double().reshape(len(t), -1).norm(dim=1) for t in (found - exact, exact))
-    return (difference / size.clamp_min(torch.finfo(torch.float64).tiny)).nan_to_num(torch.inf)
+    share: Tensor = difference / size.clamp_min(torch.finfo(torch.float64).tiny)
+    return share.nan_to_num(torch.inf)
 
 
 def whole(found: Tensor, exact: Tensor) -> float:
