@@ -13,14 +13,18 @@ import torch
 from manifoldlab import gradients, records
 from manifoldlab.architecture import Architecture
 from manifoldlab.data.in_memory import in_memory
+from manifoldlab.densities.gaussians import random_gaussians
 from manifoldlab.ensembles import Ensemble
 from manifoldlab.experiments import causal_normal_penalty
 from manifoldlab.experiments.causal_normal_penalty import Config
 from manifoldlab.geometries import Across, Tabulated
 from manifoldlab.gradients import input_gradient
 from manifoldlab.interfaces import Batch
+from manifoldlab.manifolds.flat import Flat
+from manifoldlab.manifolds.placed import Placed
 from manifoldlab.objectives.normal_penalty import normal_penalty
 from manifoldlab.problems.base import BayesClassifier
+from manifoldlab.problems.gaussian_subspace import GaussianSubspace
 from manifoldlab.studies.beside_bayes import Seen, beside_bayes, points
 
 TINY = Config(
@@ -201,3 +205,37 @@ def test_the_figure(outcome: records.Outcome, tmp_path: Path) -> None:
         records.save(folder, "causal_normal_penalty", plain, outcome, seconds=1.0)
     draw(tmp_path).savefig(tmp_path / "page.png", dpi=20)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_linear_model_is_seen_as_its_weights_say() -> None:
+    """Beside a Bayes margin that is linear too, on a plane in R^4."""
+    law = random_gaussians(2, 2, 0, shared=True)
+    problem = GaussianSubspace(Placed(Flat(2), 2, 0), law, 0.5)
+    here = points(problem, 30, (0, 1), "seen")
+    w = torch.tensor([0.3, -0.8, 0.5, 0.2], dtype=torch.float64)
+    model = lambda x: torch.stack([-x @ w, x @ w], 1) / 2
+    seen = beside_bayes(model, BayesClassifier(problem), here, copies=1, size=1e-4)
+    x, y = here.batch.x, here.batch.y
+    tangent = problem.manifold.to_tangent(x[:1], w[None])[0]
+    size, along = float(w.square().sum()), float(tangent.square().sum())
+    bayes = input_gradient(BayesClassifier(problem), x, y, gradients.margin)
+    score = input_gradient(BayesClassifier(problem), x, y, gradients.log_marginal)
+    own = (2 * y - 1)[:, None] * w
+    loss = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
+    rows = {
+        "accuracy": ((x @ w > 0) == y.bool()).double(),
+        "loss": loss,
+        "cosine": torch.cosine_similarity(own, bayes),
+        "tangent_cosine": torch.cosine_similarity((2 * y - 1)[:, None] * tangent, bayes),
+        "score_cosine": torch.cosine_similarity(own, score).square(),
+    }
+    for name, row in rows.items():
+        expected = row.reshape(2, 30).mean(1)
+        expected = expected.sqrt() if name == "score_cosine" else expected
+        assert getattr(seen, name)[0] == pytest.approx(expected.numpy(), rel=1e-9), name
+    assert seen.square == pytest.approx(np.full((1, 2), size))
+    assert seen.normal_square == pytest.approx(np.full((1, 2), size - along))
+    assert seen.alignment == pytest.approx(np.full((1, 2), along / size))
+    # root mean squares over 8 directions at 30 points, of steps of one length (law A3)
+    assert seen.on / 1e-4 == pytest.approx(np.full((1, 2), (along / 2) ** 0.5), rel=0.3)
+    assert seen.off / 1e-4 == pytest.approx(np.full((1, 2), ((size - along) / 2) ** 0.5), rel=0.3)

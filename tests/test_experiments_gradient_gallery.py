@@ -1,5 +1,6 @@
 """gradient_gallery: a tiny run, what is compared, which images are shown, the figure and wrong fields."""
 
+import math
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,9 @@ def test_probes_together_are_each_alone() -> None:
     batch = Batch(x, torch.tensor([0, 1] * 3 + [0]), torch.arange(7))
     both = together({"a": answers, "b": answers})(model, batch, Everything(4))
     alone = answers(model, batch, Everything(4))
+    for logits, y, right, p in zip(model(x).tolist(), batch.y.tolist(), *alone, strict=True):
+        assert right == (logits[y] > logits[1 - y])
+        assert p == pytest.approx(1 / (1 + math.exp(logits[1 - y] - logits[y])), rel=1e-5)
     assert both._fields == ("a_right", "a_probability", "b_right", "b_probability")
     assert torch.equal(both.b_probability, alone.probability)
     parts = robust_networks.parts(batch, 3)

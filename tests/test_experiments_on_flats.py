@@ -81,6 +81,18 @@ def test_points_lie_on_flats_of_their_own(shift: float) -> None:
     assert (noise - flats.unseen(noise)).abs().max() < 1e-14 and noise.abs().min() > 0
 
 
+def test_classes_are_normal_about_both_sides_of_the_origin() -> None:
+    """Means +-separation along the first direction and 0 along the other; within 5 standard errors."""
+    flats = Flats.drawn(7, 2, 0.5, (0,))
+    batch = flats.points(2000, 0.7, (0,), "seen")
+    z = batch.x @ flats.span[0, :, :2]
+    for label, centre in ((0, -0.7), (1, 0.7)):
+        own = z[batch.y == label]
+        assert len(own) == 1000
+        assert (own.mean(0) - torch.tensor([centre, 0.0])).abs().max() < 5 / 1000**0.5
+        assert (own.var(0) - 1).abs().max() < 5 * (2 / 1000) ** 0.5
+
+
 def test_the_margin_of_the_classes_is_tangent() -> None:
     """log p(z, 1) - log p(z, 0) = 2 separation z_1."""
     flats, batch = drawn()

@@ -323,3 +323,21 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     for options, line in (({"memory": 0.0}, "share of all steps"), ({"sigma": -1.0}, "not -1.0")):
         with pytest.raises(ValueError, match=line):
             Schooling(**options)
+
+
+def test_fresh_noise_keeps_the_labels_of_its_samples() -> None:
+    """Of a denoiser that moves a point by its label times the squared noise, the score is the label."""
+    model = lambda x, sigma, y=None: x + sigma**2 * y[:, None].double()
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = Batch(x, torch.tensor([4, 0, 2, 1, 3]))
+    for draws in (0, 1, 3):
+        score = denoised(model, sigma=0.4, conditional=True, draws=draws, chunk=4)
+        assert (score(batch) - batch.y[:, None]).abs().max() < 1e-13
+
+
+def test_an_implied_score_is_of_all_classes_or_of_the_label_s() -> None:
+    matrix = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch, model = Batch(x, torch.tensor([0, 1, 1, 0, 1])), lambda x: x @ matrix
+    assert torch.allclose(implied(model)(batch), (x @ matrix).softmax(1) @ matrix.mT)
+    assert torch.allclose(implied(model, conditional=True)(batch), matrix.mT[batch.y])

@@ -233,3 +233,17 @@ def test_bad_input_is_refused() -> None:
         Denoiser(line, 0.4, 2, symmetric=False).at(unlabelled(x))
     with pytest.raises(ValueError, match="0 classes, of an unconditional network, or more, not -1"):
         diffusion(model, 0.4, 2, num_classes=-1)
+
+
+def test_a_conditional_denoiser_is_told_the_labels_of_the_batch() -> None:
+    """Of each class the best linear denoiser of data on a plane of its own."""
+    frames = torch.stack([linalg.random_frame(6, 2, seed) for seed in range(3)])
+
+    def denoise(x: Tensor, sigma: float, /, *label: Tensor) -> Tensor:
+        frame = frames[label[0]]
+        return linalg.project(frame, x) / (1 + sigma**2)
+
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = Batch(x, torch.tensor([0, 1, 2, 2, 1, 0, 0]))
+    found = Denoiser(denoise, 0.3, 2, conditional=True).at(batch).to_tangent(x, x.flip(0))
+    assert (found - linalg.project(frames[batch.y], x.flip(0))).abs().max() < 1e-9

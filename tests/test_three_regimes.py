@@ -214,9 +214,15 @@ def test_claims_are_of_the_seed_that_they_are_about() -> None:
     samples |= {
         f"{part}_{name}": rise[:1] for name in Reading._fields for part in ("weak", "initial")
     }
+    samples |= {"off": 3 * rise, "weak_off": 2 * rise[:1]}
     found = claims(samples | {"bayes_alignment": 0.9})
     assert found["best truth, gained"]["measured"] == pytest.approx(0.4)
     assert found["excessive truth, lost"]["measured"] == pytest.approx(0.8)
+    assert found["aligned accuracy, lost"]["measured"] == pytest.approx(-0.4)
+    assert found["weak off / on"]["measured"] == pytest.approx(2)
+    assert found["aligned off / on"]["measured"] == pytest.approx(3)
+    assert found["best alignment"]["measured"] == pytest.approx(0.91)
+    assert found["best alignment"]["predicted"] == pytest.approx(0.85)
     assert found["aligned accuracy, lost"]["agrees"] and found["best truth"]["agrees"] is False
 
 

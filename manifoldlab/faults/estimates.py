@@ -126,7 +126,7 @@ FAULTS = (
         "columns: Tensor = (inverse.to(rows) @ rows).mT",
         "columns: Tensor = torch.nn.functional.normalize(rows, dim=2).mT",
         lambda: _oblique(),
-        ("tests/test_tangents.py", "tests/test_tangents_local_pca.py"),
+        ("tests/test_tangents.py::test_projects_orthogonally_on_so_many_directions",),
     ),
     Fault(
         "A gap is that of squared singular values",
@@ -134,7 +134,7 @@ FAULTS = (
         "gap = (rest.clamp_min(0) / last).sqrt()",
         "gap = rest.clamp_min(0) / last",
         lambda: LocalPca(POINTS, 2, 8).spaces(unlabelled(POINTS[:4])).gap,
-        (LOCAL, "tests/test_tangents.py"),
+        ("tests/test_tangents.py::test_diagnostics_say_how_good_the_spaces_are",),
     ),
     Fault(
         "A denoiser's Jacobian is taken without its transpose",
@@ -158,7 +158,7 @@ FAULTS = (
         "x, labels = batch.x, (batch.y,) if self.conditional else ()",
         "x, labels = batch.x, (0 * batch.y,) if self.conditional else ()",
         lambda: _conditional(),
-        (DENOISER,),
+        (f"{DENOISER}::test_a_conditional_denoiser_is_told_the_labels_of_the_batch",),
     ),
     Fault(
         "A published network is told the noise of pictures in [0, 1]",
@@ -182,7 +182,7 @@ FAULTS = (
         "new = z + (factor @ (factor.mT @ slope)).squeeze(2)",
         "new = z - (factor @ (factor.mT @ slope)).squeeze(2)",
         lambda: _stepped(),
-        ("tests/test_tangents_autoencoder.py",),
+        ("tests/test_tangents_autoencoder.py::test_exact_decoders_give_exact_spaces",),
     ),
     Fault(
         "An autoencoder takes no steps",
@@ -190,7 +190,7 @@ FAULTS = (
         "for _ in range(self.steps):",
         "for _ in range(0):",
         lambda: _stepped(),
-        ("tests/test_tangents_autoencoder.py",),
+        ("tests/test_tangents_autoencoder.py::test_exact_decoders_give_exact_spaces",),
     ),
     Fault(
         "The farthest points are the neighbours",
@@ -206,7 +206,7 @@ FAULTS = (
         "torch.cat([index, first + place], 1)",
         "torch.cat([index, place], 1)",
         lambda: neighbours.nearest(CLOUD[:5], CLOUD, 3, chunk=60).double(),
-        ("tests/test_neighbours.py",),
+        ("tests/test_neighbours.py::test_they_are_the_nearest",),
     ),
     Fault(
         "An intrinsic dimension is biased by a ratio",
@@ -238,7 +238,7 @@ FAULTS = (
         "rows = torch.arange(len(x), device=x.device).repeat(len(points))",
         "rows = torch.arange(len(x), device=x.device).repeat_interleave(len(points))",
         lambda: denoised(_shrinks, sigma=0.5, conditional=True, draws=2)(BATCH),
-        ("tests/test_scores.py",),
+        ("tests/test_scores.py::test_fresh_noise_keeps_the_labels_of_its_samples",),
     ),
     Fault(
         "A score of fresh noise has its variance for its deviation",
@@ -254,7 +254,7 @@ FAULTS = (
         "head = logit if conditional else log_marginal",
         "head = log_marginal if conditional else logit",
         lambda: implied(lambda x: x[:, :2].tanh())(BATCH),
-        ("tests/test_scores.py",),
+        ("tests/test_scores.py::test_an_implied_score_is_of_all_classes_or_of_the_label_s",),
     ),
     Fault(
         "A spectrum is not centred",
@@ -262,7 +262,9 @@ FAULTS = (
         "power[0, 0] -= pixels * torch.outer(mean, mean)",
         "power[0, 0] -= 0 * torch.outer(mean, mean)",
         _stationary,
-        ("tests/test_scores.py",),
+        (
+            "tests/test_experiments_imagenet_alignment.py::test_the_score_of_a_stationary_gaussian_is_exact",
+        ),
     ),
     Fault(
         "The noise of a stationary score is its deviation",
@@ -270,7 +272,9 @@ FAULTS = (
         "noise = sigma**2 * torch.eye",
         "noise = sigma * torch.eye",
         _stationary,
-        ("tests/test_scores.py",),
+        (
+            "tests/test_experiments_imagenet_alignment.py::test_the_score_of_a_stationary_gaussian_is_exact",
+        ),
     ),
     Fault(
         "The key of a cache does not know the options of its estimator",
@@ -294,7 +298,7 @@ FAULTS = (
         "fields = [torch.cat(tensors)[order] for tensors in zip(*parts, strict=True)]",
         "fields = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]",
         lambda: _looked_up(),
-        ("tests/test_tangent_cache.py",),
+        ("tests/test_tangent_cache.py::test_looked_up_spaces_are_the_computed_ones",),
     ),
     Fault(
         "Pixels are divided by 256",
@@ -326,7 +330,7 @@ FAULTS = (
         "SHADES = 16",
         "SHADES = 15",
         lambda: _first("x"),
-        ("tests/test_data_sets.py",),
+        ("tests/test_data_sets.py::test_digits_are_split_alike_in_every_class",),
     ),
     Fault(
         "A subset has the first samples, not as many of each class",
@@ -355,7 +359,7 @@ FAULTS = (
         "start = (seed + 1) * SEEDS % 2**64",
         "start = SEEDS % 2**64",
         lambda: uniform(torch.arange(5), 3),
-        ("tests/test_data_composites.py",),
+        ("tests/test_data_composites.py::test_numbers_of_indices_are_uniform_and_of_no_pattern",),
     ),
     Fault(
         "Labels of SVHN count from one",

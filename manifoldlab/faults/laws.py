@@ -6,10 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from manifoldlab import calculus, panels
 from manifoldlab.attacks.noise import noise
+from manifoldlab.densities.smooth import Smooth, Tilt
 from manifoldlab.draws import source
 from manifoldlab.faults.base import Fault, normal
+from manifoldlab.gaussian_regimes import GaussianRegimes
 from manifoldlab.interfaces import Batch
+from manifoldlab.manifolds.closed_curve import ClosedCurve
+from manifoldlab.manifolds.helix import Helix
 from manifoldlab.manifolds.sphere import Sphere
 from manifoldlab.models.two_layer_relu import two_layer_relu
 from manifoldlab.objectives.adversarial import adversarial
@@ -56,6 +61,62 @@ def _network() -> Tensor:
 
 
 FAULTS = (
+    Fault(
+        "Nodes of a quadrature are rounded to float32",
+        "panels",
+        "return points, weight + half.log().sum(1, keepdim=True)",
+        "return points.float().to(low), weight + half.log().sum(1, keepdim=True)",
+        lambda: panels.nodes(torch.zeros(1, 1).double(), torch.ones(1, 1).double(), 4)[0],
+        ("C2/closed_curve",),
+    ),
+    Fault(
+        "The weights of a quadrature are those of panels twice as long",
+        "panels",
+        "return points, weight + half.log().sum(1, keepdim=True)",
+        "return points, weight + (2 * half).log().sum(1, keepdim=True)",
+        lambda: panels.nodes(torch.zeros(1, 1).double(), torch.ones(1, 1).double(), 4)[1],
+        ("E2/smooth",),
+    ),
+    Fault(
+        "A closed curve is embedded in float32",
+        "manifolds.closed_curve",
+        "return self._short(z) @ self._frame[0].to(z).mT",
+        "return (self._short(z) @ self._frame[0].to(z).mT).float().to(z)",
+        lambda: ClosedCurve(3, 3, 0).embed(normal(4, 1)),
+        ("C2/closed_curve",),
+    ),
+    Fault(
+        "The second fundamental form has the wrong sign",
+        "calculus",
+        "return here.normal(congruence(second, here.triangle[:, None]))",
+        "return -here.normal(congruence(second, here.triangle[:, None]))",
+        lambda: calculus.second_fundamental_form(Sphere(2).embed, 0.3 * normal(2, 2)),
+        ("B2/helix", "C3/helix"),
+    ),
+    Fault(
+        "The curvature of a chart has the wrong sign",
+        "nearest_point",
+        "return rows.movedim(0, 2)",
+        "return -rows.movedim(0, 2)",
+        lambda: Helix().log_compression(1.1 * Helix().embed(normal(4, 1).abs())),
+        ("B1t/clifford_torus/0",),
+    ),
+    Fault(
+        "Gamma of a radius is half of it",
+        "gaussian_regimes",
+        "gamma: Tensor = (1 / t[..., 0]).where(inside, beyond)",
+        "gamma: Tensor = (2 / t[..., 0]).where(inside, beyond)",
+        lambda: GaussianRegimes(normal(3, seed=1), torch.eye(3).double()).gamma_of_radius(0.3),
+        ("D5/general position",),
+    ),
+    Fault(
+        "Smooth densities share one mass",
+        "densities.smooth",
+        "torch.tensor(self.priors, dtype=torch.float64).log() - self.log_masses",
+        "torch.tensor(self.priors, dtype=torch.float64).log() - self.log_masses.mean()",
+        lambda: Smooth(Helix(), Tilt(2, seed=0), (0.4, 0.6)).log_joint(normal(4, 1).abs() + 1),
+        ("tests/test_densities.py::test_each_class_has_the_mass_of_its_prior", "E2/smooth"),
+    ),
     Fault(
         "Inner weights have twice their variance",
         "models.two_layer_relu",

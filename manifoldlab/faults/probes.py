@@ -269,7 +269,9 @@ FAULTS = (
         "worst = seen.or_worse(worst) if best else worst",
         "worst = seen",
         _attacked(radius=3.0, steps=4),
-        ("tests/test_attacks.py",),
+        (
+            "tests/test_attacks.py::test_best_is_no_weaker_than_last_and_restarts_no_weaker_than_one",
+        ),
     ),
     Fault(
         "Noise of an attack is not scaled to its radius",

@@ -120,7 +120,7 @@ def _entries() -> list[Entry]:
         Entry(
             Facts("local_pca", 2 + k, 10, 100 * (k + 1), 0.8 + 0.01 * k),
             f"ground {k}",
-            f"family {k % 4}",
+            f"family {k // 4}",
             0.9,
             0.1,
             (0.2, 0.5 + 0.03 * k % 0.1, 0.8 + 0.01 * k),
