@@ -1,5 +1,6 @@
 """Planted faults are caught, missed or refused as they should be, and a sample of the catalogue is caught."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def doubled():
 FAULTS = (
     Fault("caught", "toy", "2 * x", "3 * x", doubled, (CHECK + "three",)),
     Fault("missed", "toy", "2 * x", "2.1 * x", doubled, (CHECK + "three", CHECK + "sign")),
-    Fault("twice", "toy", "return", "yield", doubled, (CHECK + "three",)),
+    Fault("twice", "toy", "def ", "class ", doubled, (CHECK + "three",)),
     Fault("absent", "toy", "4 * x", "5 * x", doubled, (CHECK + "three",)),
     Fault("no Python", "toy", "2 * x", "2 * ", doubled, (CHECK + "three",)),
     Fault("without effect", "toy", "2 * x", "x * 2", doubled, (CHECK + "three",)),
@@ -159,10 +160,25 @@ def test_what_was_found_is_not_looked_for_again(
         changed.write_text(TESTS)
 
 
-@pytest.mark.parametrize(("only", "status"), [("caught", 0), ("missed", 1), ("absent", 1), ("", 1)])
+@pytest.mark.parametrize(
+    ("only", "status", "counts"),
+    [
+        ("caught", 0, "1 caught, 0 missed, 0 error"),
+        ("missed", 1, "0 caught, 1 missed, 0 error"),
+        ("absent", 1, "0 caught, 0 missed, 1 error"),
+        ("toy", 1, "2 caught, 1 missed, 8 error"),
+    ],
+)
 def test_the_command(
-    only: str, status: int, sound: Path, toys: list[Planted], kept: Path, run, monkeypatch, request
-) -> None:  # type: ignore[no-untyped-def]
+    only: str,
+    status: int,
+    counts: str,
+    sound: Path,
+    toys: list[Planted],
+    kept: Path,
+    run,
+    monkeypatch,
+) -> None:
     test_what_becomes_of_a_fault(sound, toys, kept)
 
     @contextmanager
@@ -173,12 +189,16 @@ def test_the_command(
     monkeypatch.setattr(selfcheck, "catalogue", lambda: toys)
     words = ["selfcheck", "--out", str(kept), "--only", only, "--jobs", "1"]
     found = run(*words)
-    assert found[0] == status, found
-    assert (f"{int(only in ('caught', ''))} " if only == "caught" else "") in found[1]
-    assert (kept / "selfcheck.json").exists() and "manifoldlab/toy" not in found[1]
+    assert found[0] == status and counts in found[1], found
+    rows = json.loads((kept / "selfcheck.json").read_text())["faults"]
+    assert len(rows) == sum(int(word) for word in counts.split() if word.isdigit())
+    told = sorted(f"{row['verdict']:6} {row['name']}" for row in rows)
+    assert sorted(found[2].splitlines()) == told
+    quiet = run(*words, "--quiet")
+    assert quiet[0] == status and quiet[2] == "" and (quiet[1] == "") == (status == 0)
 
 
-def test_wrong_words_have_one_line(run, refused, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_words_have_one_line(run, refused, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "out"))
     assert "is called 'nonsense'" in refused(run("selfcheck", "--only", "nonsense", *out))
     assert "--jobs counts processes" in refused(run("selfcheck", "--jobs", "-1", *out))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from manifoldlab import calculus, panels
+from manifoldlab import calculus, panels, strategies
 from manifoldlab.attacks.noise import noise
 from manifoldlab.densities.smooth import Smooth, Tilt
 from manifoldlab.draws import source
@@ -31,6 +31,13 @@ def _check(module: str) -> Any:
     return import_module(module)
 
 
+def _first(module: Any, family: str) -> Any:
+    """A case of its law."""
+    cases = list[Any]()
+    strategies.search(module.LAW.cases()[family], cases.append, examples=1, number=0)
+    return cases[0]
+
+
 def _relu() -> Tensor:
     torch.manual_seed(0)
     found: Tensor = two_layer_relu((4,), 2, width=6).double()(BATCH.x)
@@ -53,10 +60,7 @@ def _risks() -> Tensor:
 
 def _network() -> Tensor:
     module = _check(G2)
-    from hypothesis import find
-
-    case = find(module.LAW.cases()["blocks"], lambda case: True)
-    found: Tensor = module.two_neurons(case).inner
+    found: Tensor = module.two_neurons(_first(module, "blocks")).inner
     return found
 
 
@@ -204,10 +208,7 @@ FAULTS = (
 
 def _bend() -> Tensor:
     module = _check(D1)
-    from hypothesis import find
-
-    case = find(module.LAW.cases()["sphere"], lambda case: True)
-    found: Tensor = module.LAW.measure(case).right
+    found: Tensor = module.LAW.measure(_first(module, "sphere")).right
     return found
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from manifoldlab import files, ranges, reachable, records, strategies, sweep, theorem, verification
 from manifoldlab.evaluation import evaluate
-from manifoldlab.experiments import dimension_gap
 from manifoldlab.factor_mixtures import fit
 from manifoldlab.faults.base import Fault, normal
 from manifoldlab.interfaces import Batch
@@ -25,6 +24,18 @@ from manifoldlab.strategies import Case
 from manifoldlab.studies import calibration, leave_one_out, regimes
 from manifoldlab.studies.calibration import Entry, Facts
 from manifoldlab.theorem import Bound, Control, Identity, Rate, Sides, Slope, Statistic, Sweep
+
+
+@dataclass(frozen=True)
+class _Toy:
+    """A case, and a configuration."""
+
+    seed: int = 0
+
+    def on(self, device: str) -> "_Toy":
+        del device
+        return self
+
 
 SCALES = torch.tensor([0.1, 0.2, 0.4, 0.8], dtype=torch.float64)
 SIDES = Sides(normal(4, 3), 0.9 * normal(4, 3), torch.full((4,), 5.0, dtype=torch.float64))
@@ -59,7 +70,7 @@ def _left_behind() -> Tensor:
 def _recorded(agrees: tuple[bool, ...]) -> Tensor:
     with TemporaryDirectory() as place:
         metrics = {f"m{i}": {"agrees": value} for i, value in enumerate(agrees)}
-        config = records.plain(dimension_gap.FAST)
+        config = records.plain(_Toy())
         folder = Path(place) / records.name("dimension_gap", config)
         run = records.save(folder, "dimension_gap", config, Outcome(metrics), seconds=1.0)
         return _number(1 + run.agrees)
@@ -78,21 +89,8 @@ def _evaluated() -> Tensor:
     return found
 
 
-@dataclass(frozen=True)
-class _Toy:
-    """A case whose gap is its number."""
-
-    size: float = 1.0
-
-    def on(self, device: str) -> "_Toy":
-        del device
-        return self
-
-
 def _law(**changes: Any) -> theorem.Theorem:
     """True, and its control is off by 1 where 1.2 is predicted."""
-    from hypothesis import strategies as st
-
     sides: Callable[[float], Sides] = lambda gap: Sides(
         torch.full((1,), gap).double(), torch.zeros(1).double(), torch.ones(1).double()
     )
@@ -104,7 +102,7 @@ def _law(**changes: Any) -> theorem.Theorem:
         "toy",
         "toy",
         Identity(),
-        lambda: {"a": st.just(_Toy()), "b": st.just(_Toy())},
+        lambda: dict.fromkeys("ab", strategies.SEEDS.map(lambda seed: _Toy(seed))),
         lambda case: sides(0.0),
         (control,),
     )
@@ -483,7 +481,7 @@ def _stale() -> Tensor:
 def _pending() -> int:
     """Jobs that are left of one that failed."""
     with TemporaryDirectory() as place:
-        job = sweep.Job("dimension_gap", dimension_gap.FAST, Path(place), "sources")
+        job = sweep.Job("dimension_gap", _Toy(), Path(place), "sources")
         job.error.parent.mkdir(parents=True)
         job.error.touch()
         return len(sweep.pending([job], sweep.Tally()))
