@@ -12,6 +12,7 @@ from manifoldlab import catalog
 from manifoldlab.data.in_memory import in_memory
 from manifoldlab.interfaces import Batch
 from manifoldlab.tangent_cache import cached
+from manifoldlab.tangents import base
 from manifoldlab.tangents.base import Estimator, unlabelled
 
 SHAPES = ((7,), (2, 4, 3))
@@ -121,3 +122,10 @@ def test_points_that_are_not_finite_are_refused(name: str) -> None:
         ) as refused:
             estimator.at(unlabelled(bad))
         assert "\n" not in str(refused.value)
+
+
+def test_rows_that_are_only_nearly_orthonormal_become_so() -> None:
+    rows = torch.randn(4, 3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    columns = base.orthonormal(rows)
+    assert (columns.mT @ columns - torch.eye(3)).abs().max() < 1e-12
+    assert (rows.mT - columns @ (columns.mT @ rows.mT)).abs().max() < 1e-12

@@ -87,14 +87,21 @@ def test_moves_scales_and_turns_with_the_data() -> None:
     torch.testing.assert_close(found, expected @ turn.T, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("at_point", [False, True])
+@pytest.mark.parametrize("leave_out", [False, True])
 @pytest.mark.parametrize(("ambient", "count"), [(50, 12), (6, 30)])
-def test_both_ways_are_the_singular_vectors(ambient: int, count: int) -> None:
+def test_both_ways_are_the_singular_vectors(
+    ambient: int, count: int, leave_out: bool, at_point: bool
+) -> None:
     """By products of neighbours, or by the covariance where coordinates are fewer."""
-    reference, x = gaussian(200, ambient), gaussian(5, ambient, seed=1)
-    batch = unlabelled(x)
-    found = LocalPca(reference, 3, count).spaces(batch)
-    near = reference[torch.cdist(x, reference).topk(count, largest=False).indices]
-    _, values, vectors = torch.linalg.svd(near - near.mean(1, keepdim=True), full_matrices=False)
+    reference = gaussian(200, ambient)
+    x = reference[:5] if leave_out else gaussian(5, ambient, seed=1)
+    estimator = LocalPca(reference, 3, count, leave_out=leave_out, at_point=at_point)
+    found = estimator.spaces(unlabelled(x))
+    order = torch.cdist(x, reference).argsort(1)[:, leave_out:]  # the point itself comes first
+    near = reference[order[:, :count]]
+    centre = x[:, None] if at_point else near.mean(1, keepdim=True)
+    _, values, vectors = torch.linalg.svd(near - centre, full_matrices=False)
     assert linalg.principal_angles(found.columns, vectors[:, :3].mT).max() < 1e-9
     torch.testing.assert_close(found.condition, values[:, 0] / values[:, 2])
     torch.testing.assert_close(found.gap, values[:, 3] / values[:, 2])

@@ -126,7 +126,7 @@ FAULTS = (
         "columns: Tensor = (inverse.to(rows) @ rows).mT",
         "columns: Tensor = torch.nn.functional.normalize(rows, dim=2).mT",
         lambda: _oblique(),
-        ("tests/test_tangents.py::test_projects_orthogonally_on_so_many_directions",),
+        ("tests/test_tangents.py::test_rows_that_are_only_nearly_orthonormal_become_so",),
     ),
     Fault(
         "A gap is that of squared singular values",
@@ -134,7 +134,7 @@ FAULTS = (
         "gap = (rest.clamp_min(0) / last).sqrt()",
         "gap = rest.clamp_min(0) / last",
         lambda: LocalPca(POINTS, 2, 8).spaces(unlabelled(POINTS[:4])).gap,
-        ("tests/test_tangents.py::test_diagnostics_say_how_good_the_spaces_are",),
+        (f"{LOCAL}::test_both_ways_are_the_singular_vectors",),
     ),
     Fault(
         "A denoiser's Jacobian is taken without its transpose",
