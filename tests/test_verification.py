@@ -244,6 +244,7 @@ def test_the_same_seed_sees_the_same_cases_and_another_one_others() -> None:
     assert watched("full") == watched("full")
     assert len(watched("thorough")) == 10 * len(watched("full")) == 100
     assert watched("full")[0] == 0 and watched("full")[1:] != watched("full", seed=1)[1:]
+    assert watched("full", seed=1) != watched("full", seed=2)
     assert 0 not in watched("full", seed=1) + watched("thorough")
     assert watched("thorough")[1:10] != watched("full")[1:]
 
