@@ -1,12 +1,13 @@
 """Networks of one architecture trained by one objective at several strengths and seeds.
 
-All at once where they can be stacked, else one after the other; either way each ends as it would alone,
-and a killed run goes on from its checkpoints.
+All at once where they can be stacked and that is faster, else one after the other; either way each ends as
+it would alone, and a killed run goes on from its checkpoints.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +19,8 @@ from manifoldlab.ensembles import stackable, train_ensemble
 from manifoldlab.interfaces import Data, Objective
 from manifoldlab.schedules import cosine
 from manifoldlab.training import Advance, train
+
+LARGE = 1024  # numbers of a picture
 
 
 @final
@@ -48,7 +51,7 @@ def networks(
     models = [architecture.build(seed).to(course.device) for _ in each for seed in seeds]
     pairs = [(strength, seed) for strength in each for seed in seeds]
     bind: Callable[..., Objective] = partial  # the protocol does not name the option
-    if stackable(models[0]):
+    if stackable(models[0]) and _faster(models[0], prod(data.shape), course.device):
         _together(models, objective, data, course, pairs, folder / f"{name}.safetensors", advance)
         return models
     for k, (model, (strength, seed)) in enumerate(zip(models, pairs, strict=True)):
@@ -62,6 +65,13 @@ def networks(
             **_recipe(course, stacked=False),
         )
     return models
+
+
+def _faster(model: nn.Module, size: int, device: str) -> bool:
+    """Stacked convolutions of larger pictures leave the caches of a CPU: at 24 networks of width 16 on
+    3 x 32 x 32, a step of an image takes 0.9 ms stacked and 0.4 ms alone."""
+    convolves = any(isinstance(layer, nn.Conv2d) for layer in model.modules())
+    return device != "cpu" or not convolves or size <= LARGE
 
 
 def _together(
