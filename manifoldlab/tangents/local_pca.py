@@ -18,7 +18,7 @@ from manifoldlab import neighbours
 from manifoldlab.geometries import Looked
 from manifoldlab.interfaces import Batch, Geometry
 from manifoldlab.neighbours import Points
-from manifoldlab.tangents.base import Estimator, Spaces, check_dim, leading, orthonormal
+from manifoldlab.tangents.base import Estimator, Spaces, check_dim, joined, leading, orthonormal
 
 
 @final
@@ -38,8 +38,7 @@ class LocalPca(Estimator):
         check_dim(self.dim, most, f"{self.neighbours} neighbours")
 
     def spaces(self, batch: Batch) -> Spaces:
-        parts = [self._of(*part) for part in self._offsets(batch.x)]
-        return Spaces(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return joined([self._of(*part) for part in self._offsets(batch.x)])
 
     @torch.no_grad()
     def prepared(self, spaces: Spaces) -> Geometry:
@@ -65,8 +64,10 @@ class LocalPca(Estimator):
         index = neighbours.nearest(
             x, self.reference, self.neighbours, leave_out=self.leave_out, chunk=self.chunk
         )
+        own, room = self.reference, min(self._size, len(x)) * self.neighbours
+        memory = own.new_empty(room, *own.shape[1:]) if isinstance(own, Tensor) else None
         for some, points in zip(*(torch.split(t, self._size) for t in (index, x)), strict=True):
-            near = neighbours.rows(self.reference, some).to(x).flatten(2)
+            near = neighbours.rows(own, some, out=memory).to(x).flatten(2)
             centre = points.flatten(1)[:, None] if self.at_point else near.mean(1, keepdim=True)
             yield near.sub_(centre), some
 
