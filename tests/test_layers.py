@@ -22,7 +22,7 @@ LAYERS = (  # the top first
     "ensembles engines",
     "training",
     "theorem descent evaluation tangent_cache",
-    "tangent_files",
+    "tangent_files spans",
     "problems",
     "probes objectives tangents scores generation attribution metrics data",
     "architecture denoising integrand",
