@@ -179,15 +179,20 @@ def _kept(file: Path, make: Callable[[], Found]) -> Found:
 
 
 def _process(asked: Found, folder: Path) -> Found:
+    """What `trials` finds with the sources of a folder."""
     with TemporaryDirectory(dir=folder.parent) as place:
         file = Path(place) / "found.json"
-        ended = subprocess.run(
-            [sys.executable, "-m", "manifoldlab.trials", str(file)],
-            input=json.dumps(asked), capture_output=True, text=True, errors="replace",
-            cwd=folder, env=planting.environment(folder), timeout=PATIENCE,
-        )  # fmt: skip
+        words = [sys.executable, "-m", "manifoldlab.trials", str(file)]
+        try:
+            ended = subprocess.run(
+                words, input=json.dumps(asked), capture_output=True, text=True, errors="replace",
+                cwd=folder, env=planting.environment(folder), timeout=PATIENCE,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"its process has not ended after {PATIENCE} s") from None
         if not file.exists():
-            last = (ended.stderr.strip() or ended.stdout.strip() or "no word").splitlines()[-1]
+            said = ended.stderr.strip() or ended.stdout.strip() or "no word"
+            last = said.splitlines()[-1]
             raise ValueError(f"its process ended with status {ended.returncode}: {last}")
         found: Found = json.loads(file.read_text(encoding="utf-8"))
     return found
