@@ -105,7 +105,7 @@ FAULTS = (
         "normal = vectors - tangent",
         "normal = tangent",
         _probed("on_off_robustness", "omega_steps"),
-        ("A1/helix", "A3/helix"),
+        ("A3/helix",),
     ),
     Fault(
         "The noise of published steps has unit length",
