@@ -19,6 +19,8 @@ from manifoldlab.interfaces import Batch, Geometry
 from manifoldlab.manifolds.drawn import Drawn
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
+from manifoldlab.manifolds.sphere import Sphere
+from manifoldlab.probes.base import noise
 from manifoldlab.probes.gradient_rank import gradient_rank
 from manifoldlab.probes.on_off_robustness import (
     gaussian_steps,
@@ -424,3 +426,36 @@ def test_nulls_of_ranks_are_ratios_of_expectations(centred: bool) -> None:
         squares = torch.linalg.svdvals(part).square()
         difference = squares.sum(1).square() - null * squares.square().sum(1)
         assert difference.mean().abs() < ERRORS * difference.std() / n**0.5
+
+
+def test_changes_are_those_of_a_slow_loop() -> None:
+    """Point by point, size by size, direction by direction; chunks end anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    sphere = Sphere(2)
+    x = sphere.embed(torch.randn(5, 2, generator=generator, dtype=torch.float64))
+    batch = Batch(x, torch.tensor([0, 1, 2, 1, 0]))
+    matrix = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    model = lambda x: (2 * x @ matrix).tanh()
+    sizes, u = (0.1, 0.7), noise(x, 4, 3)
+    found = on_off_robustness(
+        model, batch, sphere, sizes=sizes, directions=4, steps=gaussian_steps, seed=3, chunk=7
+    )
+    along = sphere.to_tangent(x, u)
+    for vectors, field in ((along, found.on), (u - along, found.off)):
+        for i, label in enumerate(batch.y):
+            for j, size in enumerate(sizes):
+                ends = model(torch.stack([x[i], *(x[i] + size * v for v in vectors[:, i])]))
+                others = ends.clone()
+                others[:, label] = -torch.inf
+                margins = ends[:, label] - others.amax(1)
+                expected = (margins[1:] - margins[0]).square().mean().sqrt()
+                assert torch.allclose(field[i, j], expected, rtol=1e-9)
+    assert torch.allclose(found.r, found.off / found.on)
+
+
+def test_noise_is_normal_and_another_for_every_direction() -> None:
+    """Within 5 standard errors of mean 0, variance 1 and no correlation between directions."""
+    u = noise(torch.zeros(2000, 3, dtype=torch.float64), 4, 0).flatten(1)
+    moments = u @ u.mT / u.shape[1]
+    assert (moments - torch.eye(4)).abs().max() < 5 * (2 / u.shape[1]) ** 0.5
+    assert u.mean(1).abs().max() < 5 / u.shape[1] ** 0.5

@@ -140,7 +140,7 @@ FAULTS = (
         "on, off = found.square().mean(1).sqrt().unbind(0)",
         "on, off = found.mean(1).unbind(0)",
         _probed("on_off_robustness", "r"),
-        ("tests/test_probes.py::test_r_of_the_gradient_has_the_law_f",),
+        ("tests/test_probes.py::test_changes_are_those_of_a_slow_loop",),
     ),
     Fault(
         "Changes are taken from the output at another sample",
@@ -148,7 +148,7 @@ FAULTS = (
         "change(moved, here[sample], y[sample])",
         "change(moved, here[sample - 1], y[sample])",
         _probed("on_off_robustness", "on"),
-        ("tests/test_probes.py::test_samples_are_not_coupled",),
+        ("tests/test_probes.py::test_changes_are_those_of_a_slow_loop",),
     ),
     Fault(
         "A chunk of steps begins where the sizes change",
@@ -156,7 +156,7 @@ FAULTS = (
         "size, vector, sample = part // (kinds * count * n), part % (kinds * count * n), part % n",
         "size, vector, sample = part // (kinds * count * n), part % (kinds * count * n), part % count",
         _probed("on_off_robustness", "on"),
-        ("tests/test_probes.py::test_chunks_and_sizes_are_only_a_way_to_compute",),
+        ("tests/test_probes.py::test_changes_are_those_of_a_slow_loop",),
     ),
     Fault(
         "A probe draws the same noise for every direction",
@@ -164,7 +164,7 @@ FAULTS = (
         "return torch.randn((directions, *x.shape), generator=generator).to(x)",
         "return torch.randn(x.shape, generator=generator).to(x).expand(directions, *x.shape)",
         _probed("on_off_robustness", "on"),
-        ("tests/test_probes.py::test_unit_steps_are_uniform_on_the_spheres",),
+        ("tests/test_probes.py::test_noise_is_normal_and_another_for_every_direction",),
     ),
     Fault(
         "A cosine is that of the normal parts",
