@@ -182,6 +182,8 @@ def test_unlike_results_are_refused() -> None:
 def test_errors_that_are_not_finite_are_infinite() -> None:
     bad = torch.tensor([1.0, torch.nan])
     assert each_sample(bad, torch.ones(2)) == whole(bad, torch.ones(2)) == torch.inf
+    huge = torch.tensor([1.0, torch.inf])
+    assert each_sample(huge, torch.ones(2)) == largest(huge, torch.ones(2)) == torch.inf
     assert each_sample(torch.zeros(2, 3), torch.ones(2, 3)) == pytest.approx(1)
 
 

@@ -73,19 +73,19 @@ def _shares(found: Tensor, exact: Tensor) -> Tensor:
     """|found - exact| / |exact|, (n,)"""
     difference, size = (t.double().reshape(len(t), -1).norm(dim=1) for t in (found - exact, exact))
     share: Tensor = difference / size.clamp_min(torch.finfo(torch.float64).tiny)
-    return share.nan_to_num(torch.inf)
+    return share.nan_to_num(torch.inf, torch.inf)
 
 
 def whole(found: Tensor, exact: Tensor) -> float:
     """|found - exact| / |exact| of all numbers together."""
     size = exact.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
-    return float(((found - exact).double().norm() / size).nan_to_num(torch.inf))
+    return float(((found - exact).double().norm() / size).nan_to_num(torch.inf, torch.inf))
 
 
 def largest(found: Tensor, exact: Tensor) -> float:
     """The largest |found - exact| over the largest |exact|, or over 1 where that is more."""
     size = exact.double().abs().amax().clamp_min(1.0)
-    return float(((found - exact).double().abs().amax() / size).nan_to_num(torch.inf))
+    return float(((found - exact).double().abs().amax() / size).nan_to_num(torch.inf, torch.inf))
 
 
 @final
