@@ -3,7 +3,7 @@
     |after - before| > SURE sqrt(noise_1^2 + noise_2^2) + LAYOUT before
 
 Noise is what rounds of one process show. LAYOUT is what it does not: where tensors come to lie in memory
-is alike in all rounds, and another in the next process.
+is alike in all rounds, and another in the next process: 3.7 % was seen where noise is 0.4 %.
 """
 
 from collections.abc import Iterable, Mapping
