@@ -45,7 +45,8 @@ def by_pixel_loop(decode: Map, z: Tensor) -> Tensor:
     for one in z:
         here = one[None].clone().requires_grad_()
         out = decode(here).flatten()
-        rows += [torch.autograd.grad(pixel, here, retain_graph=True)[0][0] for pixel in out]
+        for i in range(len(out)):  # not for pixel in out: the gradient of unbind is dearer still
+            rows += [torch.autograd.grad(out[i], here, retain_graph=True)[0][0]]
     return torch.stack(rows).reshape(len(z), -1, z.shape[1])
 
 
