@@ -268,7 +268,7 @@ FAULTS = (
         "attacks.pgd",
         "worst = seen.or_worse(worst) if best else worst",
         "worst = seen",
-        _attacked(radius=3.0, steps=4),
+        _attacked(radius=5.0, steps=8, step_size=9.0),
         (
             "tests/test_attacks.py::test_best_is_no_weaker_than_last_and_restarts_no_weaker_than_one",
         ),
