@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from manifoldlab import planting, selfcheck, verification
-from manifoldlab.faults import base
 from manifoldlab.faults.base import Fault
 from manifoldlab.selfcheck import Planted
 
@@ -19,15 +18,15 @@ SAMPLE = (  # spread over kinds of faults and modules, quick ones
     "The weight of WEAT leaves a small term out, as torch's softplus does",
     "The normalizer of a Gaussian lacks the power of 2 pi",
     "Gaussian logits are computed in float32",
-    "Noises add up by their deviations, not by their variances",
-    "A tube lacks the compression of its coordinates",
+    "The pull of a blurred sphere has the noise for its square",
+    "The normalizer of normal noise is off by one dimension",
     "Steps off the manifold are steps along it",
     "An attack leaves a BatchNorm in training mode",
-    "The normal penalty has half its gradient",
+    "A gradient penalty is of the norm, not of its square",
     "Gradients of several steps accumulate",
     "A checkpoint does not restore the optimizer",
     "The smallest eigenvalues come first",
-    "The key of a cache does not know the options of its estimator",
+    "A law with a control that is not rejected is shown with one that is",
 )
 
 TOY = '''
@@ -246,4 +245,3 @@ def test_a_sample_of_the_catalogue_is_caught(tmp_path: Path) -> None:
     with planting.checkout() as sound:
         rows = list(selfcheck.check(chosen, sound, tmp_path, jobs=1))
     assert [row for row in rows if row["verdict"] != "caught"] == []
-    assert base.groups()
