@@ -11,7 +11,7 @@ RUN   := $(VENV)/bin/python
 PINS  := $(VENV)/constraints.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help verify test test-cluster lint lint-code lint-format lint-types bench clean
+.PHONY: help verify test test-cluster coverage lint lint-code lint-format lint-types bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,16 @@ test: lint  ## lint, then tests and theory checks (WORKERS=N: in N processes)
 test-cluster: $(STAMP)-cluster  ## tests on a cluster of two workers; installs the extra `cluster`
 	$(RUN) -m pytest tests/cluster --timeout=600
 
+# How soon --help is there says nothing while every line is counted.
+TIMED := tests/test_app.py::test_help_is_quick_and_leaves_torch_alone
+
+coverage: $(STAMP)  ## line coverage by tests and theory checks together; fails below 95 %
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest tests -n $(WORKERS) --timeout=1200 --deselect $(TIMED)
+	$(RUN) -m coverage run -m pytest theory_checks -n $(WORKERS) --timeout=1200 --hypothesis-profile=quick
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+
 lint: lint-code lint-format lint-types  ## ruff check, ruff format --check, mypy --strict
 
 lint-code: $(STAMP)
@@ -46,7 +56,7 @@ bench: $(STAMP)-bench  ## the benchmarks, in one process; installs the libraries
 	$(RUN) -m pytest benchmarks -n 0 --benchmark-only
 
 clean:  ## remove .venv and every cache; results/ stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The folder of an installed torch that is new enough (the floor of pyproject.toml), else an error.

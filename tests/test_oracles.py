@@ -101,7 +101,7 @@ def test_a_von_mises_fisher_law_has_mass_one_and_its_moments(n: int, exponent: f
         1 - found.versine, rel=1e-11, abs=1e-14
     )
     slope = special.bessel_ratio_derivative(order, k).item()
-    assert slope == pytest.approx(found.variance, rel=1e-10)
+    assert slope == pytest.approx(found.variance, rel=1e-10, abs=0)
     power = order * np.log(kappa) - n / 2 * np.log(2 * pi)
     expected = pytest.approx(log_mass + power, rel=1e-12, abs=1e-11)
     assert special.log_bessel(order, k).item() == expected
@@ -122,7 +122,9 @@ def test_energies_and_the_weat_weight(logits: list[float], energy: float) -> Non
     )
     label = int(np.argmin(logits))
     assert energies.joint_energy(rows, torch.tensor([label])).item() == -min(logits)
-    assert energies.weat_weight(real(energy)).item() == pytest.approx(float(weight), rel=1e-15)
+    assert energies.weat_weight(real(energy)).item() == pytest.approx(
+        float(weight), rel=1e-15, abs=0
+    )
 
 
 @few
@@ -201,12 +203,10 @@ def test_a_pair_is_read_off_its_problem_as_its_samples_say(name: str, data: st.D
     case = data.draw(pairs()[name])
     x, y = case.problem.sample(60_000, source(case.seed))[:2]
     classes = [x[y == label].flatten(1) for label in (0, 1)]
-    pairs_of = zip(classes, (-1, 1), strict=True)
-    centre = (classes[0].mean(0) + classes[1].mean(0)) / 2
-    for points, sign in pairs_of:
-        error = (points.var(0) / len(points)).sqrt()
-        apart = points.mean(0) - centre - sign * case.mean
-        assert (apart.abs() / error).max() < 2 * ERRORS  # the centre is measured, too
+    first, second = (points.mean(0) for points in classes)
+    error = sum(points.var(0) / len(points) for points in classes).sqrt()  # type: ignore[union-attr]
+    assert ((second - first - 2 * case.mean).abs() / error).max() < ERRORS
+    for points in classes:
         away = points - points.mean(0)
         products = (away[:, :, None] * away[:, None]).flatten(1)
         assert errors(products, case.covariance.flatten()) < ERRORS
@@ -220,16 +220,11 @@ def test_a_pair_is_read_off_its_problem_as_its_samples_say(name: str, data: st.D
 
 
 @few
-@given(
-    wave=st.sampled_from([0.0, 0.3, 1.0]),
-    noise=st.floats(0.2, 1.2),
-    uniform=st.booleans(),
-    seed=SEEDS,
-)
-def test_smoothed_sets_are_means_over_noise(
-    wave: float, noise: float, uniform: bool, seed: int
-) -> None:
-    case, n = Hard(wave, noise, uniform, seed, n=3), 40_000
+@given(wave=st.sampled_from([None, 0.0, 0.3, 1.0]), noise=st.floats(0.2, 1.2), seed=SEEDS)
+def test_smoothed_sets_are_means_over_noise(wave: float | None, noise: float, seed: int) -> None:
+    """None: a half-space under uniform noise, which is bounded, as is its formula."""
+    uniform, wave, n = wave is None, wave or 0.0, 100_000
+    case = Hard(wave, noise, uniform, seed, n=3)
     t, u = 0.3 * normal(seed, 3, 2), normal(seed + 1, n, 3, 2)
     if uniform:
         u[:, :, 1] = (2 * torch.rand(n, 3, generator=source(seed + 2)).double() - 1) * 3**0.5
