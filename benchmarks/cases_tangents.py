@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from benchmarks import inputs, peers
 from manifoldlab import jacobian_range, neighbours
 from manifoldlab.benchmarking.case import Case, Contest, Contestant, Floor, Setting
+from manifoldlab.spans import spanned
 from manifoldlab.tangents.autoencoder import Autoencoder
-from manifoldlab.tangents.base import Estimator, Spaces, leading, unlabelled
+from manifoldlab.tangents.base import Estimator, Spaces, unlabelled
 from manifoldlab.tangents.denoiser import Denoiser
 from manifoldlab.tangents.diffusion import diffusion
 from manifoldlab.tangents.local_pca import LocalPca
@@ -194,18 +195,10 @@ def _denoiser(make: Callable[..., Denoiser], name: str, setting: Setting) -> Con
     )
 
 
-def _own_projection(columns: Tensor, v: Tensor) -> Tensor:
-    """As of an autoencoder whose Jacobian this is."""
-    found = leading(jacobian_range.gram(columns, CHUNK), columns.shape[2], 1e-9, "the columns")
-    factor = found.factor.to(v)
-    slope = columns.mT @ v[:, :, None]
-    return (columns @ (factor @ (factor.mT @ slope))).squeeze(2)
-
-
 def _project(k: int, setting: Setting) -> Contest:
     """On the range of given columns that are not orthonormal."""
     n, ambient, k = setting.pick(16, 2), setting.pick(3072, 40), setting.pick(k, 4)
-    columns = inputs.normal(n, ambient, k).to(setting.device)
+    columns = inputs.normal(k, n, ambient).to(setting.device).movedim(0, 2)  # as a Jacobian comes
     columns = columns * torch.logspace(0, 1, k).to(columns)  # of condition 10 or so
     v = inputs.normal(n, ambient, seed=3).to(columns)
     jobs = {
@@ -214,7 +207,7 @@ def _project(k: int, setting: Setting) -> Contest:
         "numpy SVD a picture": peers.by_numpy_orth,
     }
     return Contest(
-        own=Contestant(partial(_own_projection, columns, v)),
+        own=Contestant(lambda: spanned(columns).to_tangent(v, v)),
         floor=Floor("the Gram product", lambda: columns.mT @ columns),
         peers={name: Contestant(partial(f, columns, v)) for name, f in jobs.items()},
         exact=lambda: peers.by_least_squares(columns, v),
