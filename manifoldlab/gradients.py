@@ -53,14 +53,22 @@ HEADS: tuple[Head, ...] = (logit, logit_sum, margin, log_marginal, log_posterior
 
 
 def input_gradient(model: Model, x: Tensor, y: Tensor, head: Head) -> Tensor:
-    """d head(model(x), y) / dx, one gradient a sample, shaped like x; one backward pass.
+    """d head(model(x), y) / dx, one gradient a sample, shaped like x; one backward pass."""
+    return logits_and_gradient(model, x, y, head)[1]
+
+
+def logits_and_gradient(
+    model: Model, x: Tensor, y: Tensor, head: Head, *, trained: bool = False
+) -> tuple[Tensor, Tensor]:
+    """From one forward pass; where they are `trained`, parameters have gradients through both.
 
     Asks autograd for x alone, so nothing accumulates in parameters; the model's mode is not touched.
     """
     with torch.enable_grad(), torch.inference_mode(False):
         x, y = x.detach().clone().requires_grad_(), y.clone()  # clones: neither an inference tensor
-        (gradient,) = torch.autograd.grad(head(model(x), y).sum(), x)
-    return gradient
+        logits = model(x)
+        (gradient,) = torch.autograd.grad(head(logits, y).sum(), x, create_graph=trained)
+    return logits if trained else logits.detach(), gradient
 
 
 def logit_jacobian(model: Model, x: Tensor) -> Tensor:

@@ -27,15 +27,26 @@ class Perception:
     features: Features
     weights: tuple[Tensor, ...] = ()  # (C,) a layer; none given, 1 / 2L
 
-    @torch.no_grad()
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """(n,)"""
-        pairs = list(zip(self.features(a), self.features(b), strict=True))
-        weights = self.weights or [one.new_tensor(0.5 / len(pairs)) for one, _ in pairs]
-        if len(weights) != len(pairs):
-            raise ValueError(f"weights of {len(weights)} layers for features of {len(pairs)}")
-        parts = [_apart(*pair, w) for pair, w in zip(pairs, weights, strict=True)]
-        return torch.stack(parts).sum(0)
+        return self.distances(a[None], b)[0]
+
+    @torch.no_grad()
+    def distances(self, pictures: Tensor, other: Tensor) -> Tensor:
+        """Of each of (m, n, *shape) and the other (n, *shape), (m, n), by one pass of the network."""
+        many, n = pictures.shape[:2]
+        layers = [
+            layer.reshape(many + 1, n, *layer.shape[1:])
+            for layer in self.features(torch.cat([pictures, other[None]]).flatten(0, 1))
+        ]
+        weights = self.weights or [layer.new_tensor(0.5 / len(layers)) for layer in layers]
+        if len(weights) != len(layers):
+            raise ValueError(f"weights of {len(weights)} layers for features of {len(layers)}")
+        found = []
+        for one in range(many):
+            pairs = zip(layers, weights, strict=True)
+            found.append(torch.stack([_apart(f[one], f[-1], w) for f, w in pairs]).sum(0))
+        return torch.stack(found)
 
 
 def _apart(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from manifoldlab import gradients
 from manifoldlab.attacks.base import LINF, Strength, per_sample, undisturbed
 from manifoldlab.attacks.pgd import Steady, nearby, pgd
 from manifoldlab.interfaces import Attack, Batch, Head, Model, Source
@@ -23,13 +24,9 @@ def weighed(loss: Tensor, strength: Strength, penalty: Tensor) -> Tensor:
 
 
 def logits_and_gradient(model: Model, x: Tensor, y: Tensor, head: Head) -> tuple[Tensor, Tensor]:
-    """From one forward pass; parameters are trained through both, unless the caller wants no gradients."""
+    """Parameters are trained through both, unless the caller wants no gradients."""
     trained = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
-        x, y = x.detach().clone().requires_grad_(), y.clone()  # neither an inference tensor
-        logits = model(x)
-        (gradient,) = torch.autograd.grad(head(logits, y).sum(), x, create_graph=trained)
-    return logits if trained else logits.detach(), gradient
+    return gradients.logits_and_gradient(model, x, y, head, trained=trained)
 
 
 def divergence(clean: Tensor, moved: Tensor) -> Tensor:

@@ -20,14 +20,17 @@ def noise(x: Tensor, directions: int, seed: int) -> Tensor:
 def changes(
     model: Model,
     batch: Batch,
+    here: Tensor,
     vectors: Tensor,
     sizes: tuple[float, ...],
     change: Change,
     chunk: int,
 ) -> Tensor:
-    """Of steps along vectors (k, m, n, *shape) -> (k, m, n, sizes), as many of them stacked in one
-    forward pass as have `chunk` numbers; a pass has the whole batch at least."""
-    x, here = batch.x, model(batch.x)
+    """Of steps along vectors (k, m, n, *shape) -> (k, m, n, sizes), beside the logits `here` (n, K).
+
+    As many are stacked in one forward pass as have `chunk` numbers; a pass has the whole batch at least.
+    """
+    x = batch.x
     kinds, count, n = vectors.shape[:3]
     most = max(1, chunk // max(1, x.numel()))  # copies of the batch in a pass
     steps = torch.split(vectors.flatten(0, 1), most)

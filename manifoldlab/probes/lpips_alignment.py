@@ -52,8 +52,10 @@ def lpips_alignment(
     del geometry
     _check(batch.x, size)
     found = metric or published(device=str(batch.x.device))
-    distance = lambda a, b: found.distance(_shown(a, size), _shown(b, size))
-    return LpipsAlignment(*likeness(model, batch, reference, distance, head, seed))
+    distances = lambda a, b: found.distances(
+        torch.stack([_shown(v, size) for v in a]), _shown(b, size)
+    )
+    return LpipsAlignment(*likeness(model, batch, reference, distances, head, seed))
 
 
 def _check(x: Tensor, size: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from manifoldlab import linalg
-from manifoldlab.gradients import input_gradient, margin
+from manifoldlab.gradients import logits_and_gradient, margin
 from manifoldlab.interfaces import Batch, Geometry, Head, Model, Probe
 from manifoldlab.probes.base import Change, changes, noise
 
@@ -72,13 +72,13 @@ def on_off_robustness(
     """`change` defaults to that of `head`; `chunk` bounds the numbers of x in a forward pass."""
     x, y = batch.x, batch.y
     dim, ambient = geometry.dim, x[0].numel()
-    gradient = input_gradient(model, x, y, head)
+    here, gradient = logits_and_gradient(model, x, y, head)
     vectors = torch.cat([noise(x, directions, seed), gradient[None]])
     tangent = geometry.to_tangent(x, vectors)  # at once: the tangent spaces may be dear
     normal = vectors - tangent
     moves = steps(tangent[:-1], normal[:-1], dim, ambient - dim)
     both = torch.stack([moves.on, moves.off])
-    found = changes(model, batch, both, sizes, change or head_change(head), chunk)
+    found = changes(model, batch, here, both, sizes, change or head_change(head), chunk)
     on, off = found.square().mean(1).sqrt().unbind(0)
     r = off / on
     share = r.square() * moves.weight

@@ -17,7 +17,8 @@ from manifoldlab.interfaces import Batch, Geometry, Head, Model, Probe, Referenc
 from manifoldlab.perception import Features, Perception
 from manifoldlab.probes.base import noise
 
-Distance = Callable[[Tensor, Tensor], Tensor]  # of two fields (n, *shape) in [-1, 1] -> (n,)
+# of fields (m, n, *shape) and another (n, *shape), all in [-1, 1] -> (m, n)
+Distances = Callable[[Tensor, Tensor], Tensor]
 
 
 class PerceptualAlignment(NamedTuple):
@@ -36,19 +37,20 @@ def perceptual_alignment(
     seed: int = 0,
 ) -> PerceptualAlignment:
     del geometry
-    distance = Perception(features).distance
-    shown: Distance = lambda a, b: distance((1 + a) / 2, (1 + b) / 2)
+    distances = Perception(features).distances
+    shown: Distances = lambda a, b: distances((1 + a) / 2, (1 + b) / 2)
     return PerceptualAlignment(*likeness(model, batch, reference, shown, head, seed))
 
 
 def likeness(
-    model: Model, batch: Batch, reference: Reference, distance: Distance, head: Head, seed: int
+    model: Model, batch: Batch, reference: Reference, distances: Distances, head: Head, seed: int
 ) -> tuple[Tensor, Tensor]:
     """1 - d of gradient and reference, and of noise and reference."""
     gradient = input_gradient(model, batch.x, batch.y, head)
     field, other = reference(batch), noise(batch.x, 1, seed)[0]
     gradient, field, other = map(scaled, (gradient, field, other))
-    return 1 - distance(gradient, field).to(field), 1 - distance(other, field).to(field)
+    of_gradient, of_noise = 1 - distances(torch.stack([gradient, other]), field).to(field)
+    return of_gradient, of_noise
 
 
 def scaled(v: Tensor) -> Tensor:

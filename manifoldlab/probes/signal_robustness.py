@@ -43,7 +43,9 @@ def signal_robustness(
     region = _region(batch)
     u = noise(batch.x, directions, seed)
     vectors = torch.stack([u * region, u * ~region])
-    found = changes(model, batch, vectors, sizes, change or softmax_change(1.0), chunk)
+    with torch.no_grad():
+        here = model(batch.x)
+    found = changes(model, batch, here, vectors, sizes, change or softmax_change(1.0), chunk)
     signal, distractor = found.mean(1).unbind(0)
     inside = region.flatten(1).to(batch.x).mean(1)
     null = (inside / (1 - inside)).sqrt()

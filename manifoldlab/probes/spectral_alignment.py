@@ -81,7 +81,7 @@ def _bands(x: Tensor, edges: tuple[float, ...]) -> Tensor:
     squares = torch.stack([f.square() for f in torch.meshgrid(*axes, indexing="ij")])
     radius = squares.sum(0).sqrt().flatten()
     band = torch.bucketize(radius, radius.new_tensor(edges), right=True)
-    return torch.nn.functional.one_hot(band, len(edges) + 1).to(x)
+    return (band[:, None] == torch.arange(len(edges) + 1, device=x.device)).to(x)
 
 
 def example(model: Model) -> Probe:
