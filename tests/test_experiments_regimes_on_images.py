@@ -23,11 +23,14 @@ from manifoldlab.interfaces import Batch
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
+from manifoldlab.studies import regimes_table
 from manifoldlab.studies.image_gauge import ImageGauge
 from manifoldlab.studies.image_networks import Course, networks
+from manifoldlab.studies.image_regimes import most_tangent
 from manifoldlab.studies.image_trainings import BATCH, IMAGE_TRAININGS
 from manifoldlab.tangents.local_pca import LocalPca
 
+SCORES = ("score", "tangent_score", "perceptual", "on", "off")
 TINY = replace(
     FAST,
     objective="noise_augmentation",
@@ -207,3 +210,40 @@ def test_a_twin_is_read_by_its_exact_spaces(tmp_path: Path) -> None:
     assert found["bayes_right"].mean() >= found["right"].mean()
     # the score of noisier data is nearly that of the margin's class: Bayes follows it, networks do not
     assert found["bayes_score"].mean() > 0.8 > found["score"].mean()
+
+
+def peak(share: list[float], right: list[float]) -> dict[str, np.ndarray]:
+    """(strengths, seeds), cross-entropy at a share of 0.1 and an accuracy of 0.96."""
+    noise = 0.001 * np.array([-1.0, 0.0, 1.0])
+    rows = lambda values: np.array(values)[:, None] + noise
+    found = {"omega_x": 1 - rows(share), "right": rows(right)}
+    return found | {"weak_omega_x": 1 - rows([0.1]), "weak_right": rows([0.96])}
+
+
+def test_three_regimes_by_the_tangent_share_and_their_absence() -> None:
+    found = most_tangent(peak([0.2, 0.6, 0.3], [0.95, 0.93, 0.1]), "omega_x")
+    values = {what.removeprefix("most tangent, x: "): m for what, m in found.items()}
+    for what, value in {
+        "share, gained": 0.5,
+        "accuracy, lost": 0.03,
+        "share, lost beyond": 0.3,
+        "accuracy, lost beyond": 0.83,
+    }.items():
+        assert values[what]["agrees"] and np.isclose(values[what]["measured"], value)
+    never = most_tangent(peak([0.05, 0.06, 0.07], [0.95, 0.9, 0.8]), "omega_x")
+    assert not any(metric["agrees"] for metric in never.values())
+
+
+def test_a_record_has_its_row(tmp_path: Path) -> None:
+    config = records.plain(TINY)
+    folder = tmp_path / "regimes_on_images" / records.name("regimes_on_images", config)
+    folder.parent.mkdir()
+    means = peak([0.2, 0.6, 0.3], [0.95, 0.93, 0.1])
+    others = {f"{w}{n}": np.ones((1 if w else 3, 3)) for w in ("", "weak_") for n in SCORES}
+    samples = {name: values[..., None] for name, values in (means | others).items()}
+    records.save(folder, "regimes_on_images", config, records.Outcome({}, samples), seconds=1.0)
+    (run,) = records.load("regimes_on_images", tmp_path)
+    cells = regimes_table.row(run)
+    assert len(cells) == len(regimes_table.HEADER)
+    assert cells[:5] == ["digits", "noise augmentation", "x", "0.100", "0.600"]
+    assert cells[5].startswith("+0.500 (") and cells[6].startswith("-0.030 (")

@@ -5,6 +5,8 @@
                 before, off / on <= 1, and accuracy no more than COST lower
     excessive   at the largest strength: accuracy, and likeness to the score, LOSS below their best
 
+The same is asked at the strength where gradients are most tangent, by each geometry.
+
 Each seed is shown at the strength that is best for the other seeds: the choice flatters nobody. On
 and off are the published measurement, by which off / on <= 1 asks for less than tangent gradients do
 (module on_off_robustness).
@@ -44,7 +46,21 @@ def claims(means: Mapping[str, Array]) -> dict[str, Metric]:
         "best accuracy, lost": at_most(weak("right") - at("right"), COST),
         "excessive score, lost": at_least(at("score") - means["score"][-1], LOSS),
         "excessive accuracy, lost": at_least(at("right") - means["right"][-1], LOSS),
+    } | {what: metric for name in omegas for what, metric in most_tangent(means, name).items()}
+
+
+def most_tangent(means: Mapping[str, Array], omega: str) -> dict[str, Metric]:
+    """At the strength of the largest tangent share 1 - omega, and beyond."""
+    share, weak, right = 1 - means[omega], 1 - means[f"weak_{omega}"][0], means["right"]
+    rows = best(share)
+    columns = np.arange(len(rows))
+    found = {
+        "share, gained": at_least(share[rows, columns] - weak, 0.0),
+        "accuracy, lost": at_most(means["weak_right"][0] - right[rows, columns], COST),
+        "share, lost beyond": at_least(share[rows, columns] - share[-1], LOSS),
+        "accuracy, lost beyond": at_least(right[rows, columns] - right[-1], LOSS),
     }
+    return {f"most tangent, {omega.removeprefix('omega_')}: {what}": m for what, m in found.items()}
 
 
 def at_best(means: Mapping[str, Array], name: str) -> dict[str, Array]:
