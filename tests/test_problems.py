@@ -1019,3 +1019,14 @@ def test_an_estimated_reach_is_refused() -> None:
     for manifold in estimated:
         with pytest.raises(ValueError, match="an estimated reach"):
             Tube(manifold, random_gaussians(manifold.dim, 2, 0), 0.01)
+
+
+@pytest.mark.parametrize("noise", [0.2, 0.7])
+def test_offsets_from_a_plane_have_the_noise_of_the_problem(noise: float) -> None:
+    """Deviation tau, not its square, in every normal direction; within 5 standard errors."""
+    plane = Placed(Flat(2), 3, 0, shift=0.5)
+    problem = GaussianSubspace(plane, random_gaussians(2, 2, 0), noise)
+    x = problem.sample(4000, torch.Generator().manual_seed(0)).x
+    offset = x - plane.nearest(x)
+    variance = offset.square().sum(1).mean() / 3
+    assert abs(variance / noise**2 - 1) < 5 * (2 / 12000) ** 0.5

@@ -321,7 +321,7 @@ FAULTS = (
         "noisy = batch.x + deviation * draws.normal(batch.x, generator)",
         "noisy = batch.x + deviation**2 * draws.normal(batch.x, generator)",
         _loss("noise_augmentation", strength=0.5),
-        (FORMULA, "D2/gaussian_subspace"),
+        (FORMULA,),
     ),
     Fault(
         "The normal penalty has half its gradient",
