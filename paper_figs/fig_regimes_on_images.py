@@ -85,7 +85,6 @@ def draw_pair(upper: Axes, lower: Axes, run: Run) -> None:
         bars(lower, found["place"], found["calibrated"], CALIBRATED, "tangent share, calibrated")
     training = run.config["objective"].replace("_", " ")
     upper.set_title(f"{run.config['data'].replace('_', ' ')}\n{training}", fontsize=8.5)
-    upper.set_ylim(bottom=0)
     lower.set_ylim(-0.12, 1.02)
     for axes in (upper, lower):
         draw_places(axes, found["place"])
@@ -115,6 +114,7 @@ def figure(found: Sequence[Run]) -> Figure:
             else:
                 for axes in pair:
                     axes.set_axis_off()
+        grid[2 * k, 0].set_ylim(bottom=0)  # of the row, once all of it is drawn
         grid[2 * k, 0].set_ylabel("change of\nprobabilities")
         for axes in grid[2 * k + 1]:
             axes.set_xlabel("strength")
