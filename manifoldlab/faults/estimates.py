@@ -179,8 +179,8 @@ FAULTS = (
     Fault(
         "A Gauss-Newton step goes away from the point",
         "tangents.autoencoder",
-        "new = z + (factor @ (factor.mT @ slope)).squeeze(2)",
-        "new = z - (factor @ (factor.mT @ slope)).squeeze(2)",
+        "new = z + (slope @ factor @ factor.mT).squeeze(1)",
+        "new = z - (slope @ factor @ factor.mT).squeeze(1)",
         lambda: _stepped(),
         ("tests/test_tangents_autoencoder.py::test_exact_decoders_give_exact_spaces",),
     ),

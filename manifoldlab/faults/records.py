@@ -396,8 +396,8 @@ FAULTS = (
     Fault(
         "A calibration is by the farthest ground",
         "studies.calibration",
-        "return min(same, key=lambda entry: distance(entry.facts, facts))",
-        "return max(same, key=lambda entry: distance(entry.facts, facts))",
+        "return min(alike or same, key=lambda entry: distance(entry.facts, facts))",
+        "return max(alike or same, key=lambda entry: distance(entry.facts, facts))",
         _quote,
         ("tests/test_calibration.py::test_the_nearest_is_near_in_agreement_and_dimension",),
     ),
