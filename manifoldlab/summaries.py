@@ -9,16 +9,14 @@ and date, so that runs of one machine and commit share it.
 """
 
 import json
-import shlex
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 from manifoldlab import catalog, files, options, records
+from manifoldlab.report.commands import command as typed
 
 KEPT = ("config", "metrics", "agrees", "seconds", "sources")
 OWN = ("command", "date")  # of each run
-LOCAL = ("--out", "--jobs", "--root")  # options that say where, not what
 
 
 def write(command: options.Summarize) -> int:
@@ -41,7 +39,7 @@ def write(command: options.Summarize) -> int:
 
 def summary(experiment: str, runs: list[records.Run]) -> dict[str, Any]:
     rows = [
-        {key: getattr(run, key) for key in KEPT} | {"command": command(run.environment)}
+        {key: getattr(run, key) for key in KEPT} | {"command": typed(run.environment)}
         for run in runs
     ]
     rows.sort(key=lambda row: json.dumps(row["config"], sort_keys=True))
@@ -52,13 +50,3 @@ def summary(experiment: str, runs: list[records.Run]) -> dict[str, Any]:
         "runs": rows,
         "environments": [json.loads(text) for text in sorted(made_with)],
     }
-
-
-def command(environment: Mapping[str, Any]) -> str:
-    """As one would type it."""
-    words, kept, skip = environment.get("command", []), list[str](), False
-    for word in words:
-        if not skip and word.partition("=")[0] not in LOCAL:
-            kept.append(word)
-        skip = word in LOCAL
-    return shlex.join(kept).replace("python -m manifoldlab", "manifoldlab", 1)

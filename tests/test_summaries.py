@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from manifoldlab import records, summaries
+from manifoldlab import records
 from manifoldlab.app import main
 from manifoldlab.records import Outcome
+from manifoldlab.report import commands
 
 
 def recorded(root: Path, seed: int, value: float) -> None:
@@ -65,5 +66,5 @@ def test_a_command_is_without_the_folder_of_its_record() -> None:
         "b c",
         "--jobs=2",
     ]
-    assert summaries.command({"command": words}) == "manifoldlab run toy --a 'b c'"
-    assert summaries.command({}) == ""
+    assert commands.command({"command": words}) == "manifoldlab run toy --a 'b c'"
+    assert commands.command({}) == ""

@@ -10,10 +10,12 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from manifoldlab import records
+from manifoldlab.report import commands
 from manifoldlab.report.plots import STYLE
 
 # Type 42 is TrueType: text in the PDF stays text, in embedded fonts.
 PAPER: dict[Any, Any] = STYLE | {"font.size": 9.0, "pdf.fonttype": 42, "axes.titlesize": 9.0}
+LETTERS = 19  # of the note under a figure, to an inch
 BAND = 0.18  # opacity of the interval around a curve
 
 
@@ -27,10 +29,12 @@ def runs(experiment: str, results: Path, command: str) -> list[records.Run]:
 
 
 def footnote(page: Figure, found: Sequence[records.Run]) -> None:
-    """Under the figure: how many records by which sources, and whether they are stale."""
+    """Under the figure: how many records by which sources and commands, and whether they are stale."""
     stale = any(run.stale for run in found)
     colour = "#b00020" if stale else "#777777"
-    page.supxlabel(records.note(found), fontsize=6.5, color=colour, x=0.995, ha="right")
+    made_by = commands.lines(found, int(LETTERS * page.get_figwidth()))
+    text = "\n".join([*made_by, records.note(found)])
+    page.supxlabel(text, fontsize=6.5, color=colour, x=0.995, ha="right")
 
 
 def main(
