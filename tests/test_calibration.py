@@ -146,6 +146,9 @@ def test_a_tiny_run_keeps_the_bound_of_a4() -> None:
     wide = calibrate.main(more, Work()).samples
     assert np.all(wide["rank"] == 3) and np.all(wide["dim"] == 1)
     assert np.all(wide["capture"] > found.samples["capture"][:, :1])  # more directions see more
+    assert not wide["pictures"].any()
+    twin = replace(more, ground="digits_twin", dim=3, rank=0, blur=0.2, samples=100)
+    assert calibrate.main(twin, Work()).samples["pictures"].all()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +235,16 @@ def test_entries_are_means_over_seeds(tmp_path: Path) -> None:
     assert np.allclose([found.capture, found.facts.agreement], [0.85, 0.75])
     assert np.allclose(found.leak, (3 - 0.85 * 2) / 18)
     assert np.allclose(found.true, [0.3, 1.0]) and np.allclose(found.estimated, [0.27, 0.9])
+    assert (found.facts.dim, found.facts.pictures) == (2, False)
+    other = records.plain(replace(config, rank=5))
+    samples |= {"pictures": [True] * 2}
+    folder = folder.parent / records.name("calibrate", other)
+    records.save(folder, "calibrate", other, records.Outcome({}, samples), seconds=1.0)
+    both = {
+        entry.facts.dim: entry
+        for entry in calibration.entries_of(records.load("calibrate", tmp_path))
+    }
+    assert both[5].facts.pictures and both[5].ground.endswith("by 5 directions")
 
 
 def test_a_bar_has_the_error_of_its_line_once() -> None:

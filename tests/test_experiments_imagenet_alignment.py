@@ -22,6 +22,8 @@ from manifoldlab.experiments.imagenet_alignment import FAST, OF_TANGENTS, Config
 from manifoldlab.geometries import Everything
 from manifoldlab.interfaces import Batch, Data
 from manifoldlab.scores.stationary import spectrum, stationary
+from manifoldlab.studies import calibration
+from manifoldlab.studies.calibration import Entry, Facts
 from manifoldlab.studies.image_models import classifier
 
 ROOT = Path(__file__).parents[1]
@@ -78,12 +80,20 @@ def test_a_random_network_runs_at_full_resolution_and_is_drawn(tmp_path: Path) -
     assert (tmp_path / "page.png").stat().st_size > 10_000
 
 
-def test_tangent_probes_need_a_reference_set(tmp_path: Path) -> None:
+def test_tangent_probes_need_a_reference_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is of an estimator that tells the truth."""
+    same = Facts("local_pca_16", 5, 64, 200, 0.5, pictures=True)
+    shares = (0.0, 0.2, 1.0)
+    table = [Entry(same, f"{k}", f"{k}", 1.0, 0.0, shares, shares) for k in range(20)]
+    monkeypatch.setattr(calibration, "read", lambda: table)
     config = replace(SMALL, estimator="local_pca_16", reference=200, dim=5)
     made = main(config, Work(tmp_path))
     assert set(OF_TANGENTS) < set(made.samples) and made.samples["steps_off"].shape == (40, 1)
     assert np.allclose(made.samples["gradient_omega_null"], 1 - 5 / 64)
     (share,) = (value for name, value in made.metrics.items() if name.startswith("tangent share"))
+    assert np.isclose(share["measured"], made.samples["gradient_alignment"].mean(), atol=1e-6)
     assert 0 <= share["low"] <= share["measured"] <= share["high"] <= 1
     again = main(replace(config, batch_size=7), Work(tmp_path))  # the same images in other batches
     for name in ("gradient_omega", "score_cosine", "spectrum_overlap"):

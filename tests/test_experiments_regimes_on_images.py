@@ -23,7 +23,7 @@ from manifoldlab.interfaces import Batch
 from manifoldlab.manifolds.flat import Flat
 from manifoldlab.manifolds.placed import Placed
 from manifoldlab.objectives.noise_augmentation import noise_augmentation
-from manifoldlab.studies import regimes_table
+from manifoldlab.studies import image_networks, regimes_table
 from manifoldlab.studies.image_gauge import ImageGauge
 from manifoldlab.studies.image_networks import Course, networks
 from manifoldlab.studies.image_regimes import most_tangent
@@ -103,6 +103,9 @@ def test_training_is_given_the_spaces_of_its_images(tmp_path: Path) -> None:
     config = replace(TINY, objective="normal_penalty", dim=4)
     study = regimes_on_images.Study(config, Work(tmp_path / "a"))
     once, ground = study.robust(), study.ground
+    both = replace(config, estimators=("local_pca_64", "local_pca_16"))
+    held = regimes_on_images.Study(both, Work(tmp_path / "c")).ground.training_geometry
+    assert held.estimator.neighbours == 64 and len(held.number) == TINY.samples
     again = regimes_on_images.Study(config, Work(tmp_path / "b"))
     again.ground.__dict__["training_geometry"] = ground.geometries["local_pca_64"].estimator
     for name, values in again.robust().items():
@@ -247,3 +250,29 @@ def test_a_record_has_its_row(tmp_path: Path) -> None:
     assert len(cells) == len(regimes_table.HEADER)
     assert cells[:5] == ["digits", "noise augmentation", "x", "0.100", "0.600"]
     assert cells[5].startswith("+0.500 (") and cells[6].startswith("-0.030 (")
+
+
+def test_what_a_score_is_worth_and_what_its_images_are(tmp_path: Path) -> None:
+    """A denoiser that does nothing leaves all noise, one that knows the images none."""
+    ground = regimes_on_images.Study(TINY, Work(tmp_path)).ground
+    for denoiser, left in ((lambda x, s, y: x, 1.0), (lambda x, s, y: ground.batch.x, 0.0)):
+        ground.__dict__.pop("noise_left", None)
+        ground.__dict__["_denoiser"] = denoiser
+        assert torch.allclose(ground.noise_left, torch.full((60,), left), atol=1e-5)
+    assert ground.facts["local_pca_64"].pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "device", "together"),
+    [
+        ("small_cnn", (1, 8, 8), "cpu", True),
+        ("small_cnn", (3, 32, 32), "cpu", False),
+        ("small_cnn", (3, 32, 32), "cuda", True),
+        ("mlp", (3, 32, 32), "cpu", True),
+    ],
+)
+def test_convolutions_of_large_pictures_are_trained_alone(
+    name: str, shape: tuple[int, ...], device: str, together: bool
+) -> None:
+    model = Architecture(name, shape, 10, {"width": 3}).build(0)
+    assert image_networks._faster(model, int(np.prod(shape)), device) == together

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from manifoldlab import records
 from manifoldlab.app import main
 from manifoldlab.records import Outcome
-from manifoldlab.report import commands
+from manifoldlab.report import commands, paper
 
 
 def recorded(root: Path, seed: int, value: float) -> None:
@@ -68,3 +69,26 @@ def test_a_command_is_without_the_folder_of_its_record() -> None:
     ]
     assert commands.command({"command": words}) == "manifoldlab run toy --a 'b c'"
     assert commands.command({}) == ""
+
+
+def made(tmp_path: Path, *values: str) -> list[records.Run]:
+    """Records by commands that differ in a value."""
+    facts = {"command": ["python", "-m", "manifoldlab", "run", "toy", "--a"]}
+    one = {"experiment": "distractor", "config": {}, "metrics": {}, "seconds": 1.0, "sources": "x"}
+    return [
+        records.Run(
+            **one, environment={"command": [*facts["command"], value]}, folder=tmp_path / value
+        )
+        for value in values
+    ]
+
+
+def test_commands_under_figures_are_all_that_there_are_or_the_first(tmp_path: Path) -> None:
+    few = commands.lines(made(tmp_path, "1", "2", "2"), 100)
+    assert few == ["manifoldlab run toy --a 1", "manifoldlab run toy --a 2"]
+    many = commands.lines(made(tmp_path, *"12345"), 100)
+    assert many[0] == "manifoldlab run toy --a 1"
+    assert many[1:] == ["and 4 more, each in docs/results/distractor.json"]
+    page = Figure()
+    paper.footnote(page, made(tmp_path, "1"))
+    assert page.get_supxlabel().splitlines()[0] == "manifoldlab run toy --a 1"
