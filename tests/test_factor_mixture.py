@@ -197,6 +197,11 @@ def test_geometry_takes_labels_and_points_of_the_batch() -> None:
     v = torch.randn(3, *second.x.shape, generator=generator(), dtype=torch.float64)
     found = problem.geometry(first).at(second).to_tangent(second.x, v)
     assert torch.equal(found, problem.geometry(second).to_tangent(second.x, v))
+    law, components = problem.law, dense(problem)
+    for i, (x, y) in enumerate(zip(second.x, second.y.tolist(), strict=True)):
+        logs = torch.stack([weight + part.log_prob(x) for weight, part in components[y]])
+        frame = law.frames[y, logs.argmax()].mT
+        assert (found[:, i] - v[:, i] @ frame @ frame.mT).abs().max() < 1e-12
 
 
 def test_pictures_of_12288_pixels() -> None:

@@ -950,13 +950,21 @@ def test_margins_of_crossing_lines() -> None:
 
 def test_geometry_follows_the_labels_of_the_batch() -> None:
     problem = crossing_flats(2, 2, 0.3, priors=(0.5, 0.3, 0.2))
-    batch, other = problem.sample(30, generator(0)), problem.sample(20, generator(1))
-    v = torch.randn(2, 20, 4, generator=generator(), dtype=torch.float64)
+    batch, other = problem.sample(30, generator(0)), problem.sample(30, generator(1))
+    v = torch.randn(2, 30, 4, generator=generator(), dtype=torch.float64)
     found = problem.geometry(batch).at(other).to_tangent(other.x, v)
     for i, label in enumerate(other.y.tolist()):
         frame = problem.parts[label].manifold.frame
         assert (found[:, i] - v[:, i] @ frame @ frame.mT).abs().max() < 1e-12
     assert set(batch.y.tolist()) == {0, 1, 2}
+
+
+def test_priors_of_separate_manifolds_add_their_logarithms() -> None:
+    uneven, even = crossing_flats(2, 2, 0.3, priors=(0.8, 0.2)), crossing_flats(2, 2, 0.3)
+    x = uneven.sample(20, generator(0)).x
+    added = uneven.log_joint(x) - even.log_joint(x)
+    expected = torch.tensor([1.6, 0.4], dtype=torch.float64).log()
+    assert (added - expected).abs().max() < 1e-12
 
 
 # Bad input.

@@ -110,6 +110,9 @@ def test_fresh_noise_averages_the_score_around_x() -> None:
     moved = at(draws=draws)(batch)
     error = sigma / (1 + sigma**2) / draws**0.5
     assert 0 < (moved - still).abs().max() < ERRORS * error
+    many = Batch(torch.zeros(1000, 3, dtype=torch.float64), torch.zeros(1000).long())
+    spread = at(draws=4)(many).square().mean().sqrt() / (sigma / (1 + sigma**2) / 4**0.5)
+    assert abs(spread - 1) < ERRORS / (2 * 3000) ** 0.5
     assert torch.equal(moved, at(draws=draws)(batch))
     assert not torch.equal(moved, at(draws=draws, seed=1)(batch))
     assert (at(draws=draws, chunk=7)(batch) - moved).abs().max() < 1e-14

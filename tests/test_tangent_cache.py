@@ -178,6 +178,7 @@ def test_other_options_weights_and_data_have_other_places(tmp_path: Path) -> Non
     moved.decoder[0].weight.data[0, 0] += 1e-6
     estimators = [make() for make in ESTIMATORS.values()]
     estimators += [LocalPca(POINTS[1:], 3, 8), LocalPca(POINTS, 2, 8), Autoencoder(moved, 3)]
+    estimators += [LocalPca(POINTS, 3, 9)]
     estimators += [Denoiser(network(denoiser), 0.31, 2)]
     for estimator in estimators:
         cached(estimator, pictures(), tmp_path)
