@@ -40,13 +40,13 @@ def _local(**options: bool) -> Callable[[], Tensor]:
 
 
 def _uneven() -> Tensor:
-    """Of a Jacobian that is not symmetric."""
-    matrix = normal(6, 6, seed=3)
+    """Of a Jacobian that is not symmetric, in more dimensions than are iterated."""
+    matrix = normal(200, 200, seed=3)
 
     def model(x: Tensor, sigma: float, *label: Tensor) -> Tensor:
         return (x @ matrix).tanh()
 
-    return _projected(Denoiser(model, 0.5, 2), CLOUD[:4])
+    return _projected(Denoiser(model, 0.5, 2, most=2, tolerance=0), 0.1 * normal(4, 200))
 
 
 def _denoiser(symmetric: bool = True) -> Tensor:
