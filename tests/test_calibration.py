@@ -107,6 +107,14 @@ def test_the_nearest_is_near_in_agreement_and_dimension() -> None:
     assert nearest([far, near], facts()).ground == "a"
 
 
+def test_nothing_is_said_beyond_what_was_seen() -> None:
+    entries = [entry(f"{k}", 0.9, 0.02, [0.1, 0.5]) for k in range(20)]
+    low, high = entries[0].estimated
+    for estimated, width in ((low - 0.06, 1), (low - 0.04, 0), (high + 0.04, 0), (high + 0.06, 1)):
+        found = quote(entries, facts(), estimated)
+        assert np.isclose(found.high - found.low, width, atol=1e-6)
+
+
 def test_pictures_are_read_by_pictures_where_there_are_any() -> None:
     vector = replace(entry("a", 0.9, 0.0, [0.5]), facts=facts())
     picture = replace(entry("b", 0.9, 0.0, [0.5]), facts=facts(dim=16, pictures=True))

@@ -21,7 +21,8 @@ number with
     sum over families (share of |A - A_true| <= off + q (NEAR + distance)) >= rate (families + 1),
 
 and the bar off + q (NEAR + distance) covers a new ground that is exchangeable with the families at this
-rate. Where an estimator sees no difference between the models, the bar is all of [0, 1].
+rate. Where an estimator sees no difference between the models of the nearest ground, or a share is further
+than LEAST beyond all that it saw there, the bar is all of [0, 1]: a line says nothing beyond its ends.
 
 The stored table is made of records of experiment calibrate:
 
@@ -131,10 +132,15 @@ def line(entry: Entry) -> Line | None:
 def quote(entries: Sequence[Entry], facts: Facts, estimated: float, *, rate: float = RATE) -> Quote:
     by = nearest(entries, facts)
     seen, q = line(by), factor(entries, facts.estimator, rate)
-    if seen is None or q == inf:
+    if seen is None or q == inf or _beyond(by, estimated):
         return Quote(nan if seen is None else seen(estimated), 0.0, 1.0, by)
     value, bar = seen(estimated), seen.off + q * (NEAR + distance(by.facts, facts))
     return Quote(value, max(0.0, value - bar), min(1.0, value + bar), by)
+
+
+def _beyond(entry: Entry, estimated: float) -> bool:
+    """Whether no model of the ground was seen to have such a share, or nearly so."""
+    return not min(entry.estimated) - LEAST <= estimated <= max(entry.estimated) + LEAST
 
 
 def quotes(entries: Sequence[Entry], facts: Facts, estimated: Sequence[float]) -> Array:
